@@ -1,0 +1,67 @@
+# make verify · make test · make help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+ADAPTERS ?= refimpl torch tensorflow
+# pytest-xdist workers; 0 runs the tests in one process
+JOBS ?= auto
+
+comma := ,
+empty :=
+space := $(empty) $(empty)
+
+# Each framework has an extra of its own name; the other adapters need none.
+frameworks := torch tensorflow
+adapters := $(subst $(comma),$(space),$(ADAPTERS))
+verify_extras := $(filter $(frameworks),$(adapters))
+test_extras := test lint $(frameworks)
+
+# One empty file for each extra that is installed, so that a second `make` installs nothing.
+stamps = $(patsubst %,$(VENV)/.has-%,core $(1))
+
+all_tests := $(or $(SLOW),$(filter true,$(CI)))
+
+.PHONY: help verify test fixtures clean
+.NOTPARALLEL:
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo 'ADAPTERS="refimpl torch"  check and install only these; default: $(ADAPTERS)'
+	@echo 'SLOW=1                    run the slow tests too, as CI does'
+	@echo 'JOBS=0                    run the tests in one process'
+	@echo 'PYTHON=python3.12         the Python that makes $(VENV) (after make clean)'
+
+verify: extras := $(verify_extras)
+verify: $(call stamps,$(verify_extras)) ## check implementations against the fixtures
+	$(BIN)/secateurs verify $(adapters)
+
+test: extras := $(test_extras)
+test: $(call stamps,$(test_extras)) ## lint, type-check and test this repository
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n $(JOBS) $(if $(all_tests),-m "")
+
+fixtures: $(call stamps) ## compute conformance/fixtures/ again
+	$(BIN)/python -m conformance.build
+
+clean: ## remove the environment and what tools left behind
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The first missing stamp installs all that the goal asked for and touches every stamp of it.
+$(call stamps,$(test_extras)): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
+	@echo 'installing secateurs$(if $(extras), with $(strip $(extras))) into $(VENV)'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	    -e '.$(if $(extras),[$(subst $(space),$(comma),$(strip $(extras)))])'
+	@touch $(call stamps,$(extras))
+
+$(VENV)/pyvenv.cfg:
+	@command -v '$(PYTHON)' >/dev/null || \
+	    { echo "no '$(PYTHON)' here; name a Python 3.11 or newer: make PYTHON=..." >&2; exit 1; }
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "'$(PYTHON)' is older than 3.11; name a newer one: make PYTHON=..." >&2; exit 1; }
+	@'$(PYTHON)' -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
