@@ -1,0 +1,51 @@
+"""Element-wise and shape-only layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from refimpl.arrays import Array, namespace
+from refimpl.layers.checks import check_real, check_upstream
+
+
+def relu(x: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """Return ``y = max(x, 0)`` and its backward pass, for a real float array of any shape.
+
+    ``backprop(dy)`` returns ``dx``: 0 where ``x <= 0`` (at 0 itself too, by convention), else
+    ``dy``. NaN propagates to ``y``, and ``dy`` passes there: NaN is not at or below 0. ``y`` and
+    ``dx`` have the shape and dtype of ``x``. Raises ValueError if ``x`` is not a real float array
+    or ``dy`` does not fit (Nair and Hinton, "Rectified linear units improve restricted Boltzmann
+    machines", 2010).
+    """
+    xp = namespace(x)
+    check_real(xp, x=x)
+    blocked, zero = x <= 0, xp.zeros_like(x)
+
+    y = xp.where(blocked, zero, x)
+
+    def backprop(dy: Array) -> Array:
+        check_upstream(dy, y)
+        return xp.where(blocked, zero, dy)
+
+    return y, backprop
+
+
+def flatten(x: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """Return (N, ...) as (N, rest) in C order, and the backward pass that restores the shape.
+
+    ``y`` has the dtype of ``x`` and may share its memory. Raises ValueError if ``x`` is 0-d or not
+    a real float array, or if ``dy`` does not fit.
+    """
+    xp = namespace(x)
+    check_real(xp, x=x)
+    if x.ndim == 0:
+        raise ValueError("x must have a leading batch axis, got a 0-d array")
+    # The extent is spelled out because -1 is ambiguous for an empty batch.
+    y = xp.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
+
+    def backprop(dy: Array) -> Array:
+        check_upstream(dy, y)
+        return xp.reshape(dy, tuple(x.shape))
+
+    return y, backprop

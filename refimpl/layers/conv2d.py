@@ -1,0 +1,83 @@
+"""The two-dimensional convolution layer, as a matrix product over gathered windows (im2col)."""
+
+from __future__ import annotations
+
+from refimpl.arrays import Array, Namespace, accumulation_dtype, astype, namespace
+from refimpl.layers.checks import Padding, Pair, check_real, check_shape, check_upstream
+from refimpl.layers.dense import Backprop
+from refimpl.layers.windows import NO_PADDING, gather, place, scatter
+
+
+def conv2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: Pair = (1, 1),
+    padding: Padding = NO_PADDING,
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> tuple[Array, Backprop]:
+    """Return the cross-correlation of ``x`` with ``weight``, plus ``bias``, and its backward pass.
+
+    ``x`` is (N, H, W, I), ``weight`` (kh, kw, I/groups, O), ``bias`` (O,) or None, all of one real
+    float dtype; ``y`` is (N, OH, OW, O) in that dtype. ``stride`` and ``dilation`` are [h, w],
+    ``padding`` (zeros) is [[top, bottom], [left, right]]. Output channels [g O/groups, (g+1)
+    O/groups) see only the g-th block of input channels. ``backprop(dy)`` returns ``(dx, dweight,
+    dbias)``; ``dbias`` is None where there is no bias. Raises ValueError if a shape, a dtype or a
+    parameter does not fit, or if the kernel is larger than the padded image.
+
+    ``y[n, p, q, o] = b[o] + sum_{i, j, c} x[n, p s + i d, q s + j d, c] w[i, j, c, o]``: the kernel
+    is not flipped (Dumoulin and Visin, "A guide to convolution arithmetic", 2016).
+    """
+    xp = namespace(x, weight, bias)
+    check_real(xp, x=x, weight=weight, bias=bias)
+    check_shape("x", x, ("N", "H", "W", "I"))
+    check_shape("weight", weight, ("kh", "kw", "I/groups", "O"))
+    if type(groups) is not int or groups < 1 or weight.shape[3] % groups:
+        outputs = weight.shape[3]
+        raise ValueError(f"groups must divide the {outputs} output channels, got {groups!r}")
+    if x.shape[3] != weight.shape[2] * groups:
+        expected = f"{groups} group(s) of {weight.shape[2]}"
+        raise ValueError(f"x must have {expected} input channels, got {x.shape[3]}")
+    if bias is not None:
+        check_shape("bias", bias, (weight.shape[3],))
+    kh, kw, inner, outer = weight.shape
+    rows, columns = place(x, (kh, kw), stride, padding, dilation, ceil_mode=False)
+    work, given, kernel_size = accumulation_dtype(xp, x), x.dtype, kh * kw * inner
+    places = x.shape[0] * rows.outputs * columns.outputs
+
+    kernel = _split(xp, xp.reshape(astype(xp, weight, work), (kernel_size, outer)), groups)
+    taps = xp.stack(gather(xp, astype(xp, x, work), rows, columns, 0.0), axis=3)
+    split_taps = _split(xp, xp.reshape(taps, (places * kh * kw, inner * groups)), groups)
+    windows = xp.reshape(split_taps, (groups, places, kernel_size))
+    product = _merge(xp, xp.matmul(windows, kernel))
+    y = product if bias is None else product + astype(xp, bias, work)
+    y = astype(xp, xp.reshape(y, (x.shape[0], rows.outputs, columns.outputs, outer)), given)
+
+    def backprop(dy: Array) -> tuple[Array, Array, Array | None]:
+        check_upstream(dy, y)
+        flat_dy = xp.reshape(astype(xp, dy, work), (places, outer))
+        split_dy = _split(xp, flat_dy, groups)
+        dweight = _merge(xp, xp.matmul(xp.matrix_transpose(windows), split_dy))
+        dwindows = xp.matmul(split_dy, xp.matrix_transpose(kernel))
+        dtaps = _merge(xp, xp.reshape(dwindows, (groups, places * kh * kw, inner)))
+        dtaps = xp.reshape(dtaps, taps.shape)
+        dx = scatter(xp, [dtaps[:, :, :, tap, :] for tap in range(kh * kw)], rows, columns)
+        dbias = None if bias is None else astype(xp, xp.sum(flat_dy, axis=0), given)
+        dweight = xp.reshape(dweight, tuple(weight.shape))
+        return astype(xp, dx, given), astype(xp, dweight, given), dbias
+
+    return y, backprop
+
+
+def _split(xp: Namespace, matrix: Array, groups: int) -> Array:
+    """Return the blocks of columns of a matrix (a, groups * b) as a stack (groups, a, b)."""
+    blocks = (matrix.shape[0], groups, matrix.shape[1] // groups)
+    return xp.permute_dims(xp.reshape(matrix, blocks), (1, 0, 2))
+
+
+def _merge(xp: Namespace, stack: Array) -> Array:
+    """Undo :func:`_split`: a stack (groups, a, b) becomes a matrix (a, groups * b)."""
+    groups, height, width = stack.shape
+    return xp.reshape(xp.permute_dims(stack, (1, 0, 2)), (height, groups * width))

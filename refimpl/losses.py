@@ -1,0 +1,93 @@
+"""Losses: each returns ``(loss, backprop)``, and ``backprop()`` returns the gradient of its input.
+
+The loss is 0-d, in float64 if the input is float64, else in float32 (also for 16-bit inputs); the
+gradient has the dtype of the input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import array_api_compat
+
+from refimpl.arrays import Array, astype, namespace, widen
+from refimpl.layers.checks import check_choice, check_real, check_shape
+
+REDUCTIONS = ("mean", "sum")
+
+
+def softmax_cross_entropy(
+    logits: Array, targets: Array, reduction: str = "mean"
+) -> tuple[Array, Callable[[], Array]]:
+    """Return the cross-entropy of softmax(logits) with class targets, and its backward pass.
+
+    ``logits`` is (N, C), a real float array; ``targets`` is (N,) int64, each in [0, C).
+    ``reduction`` is ``mean`` (over the N examples) or ``sum``. ``backprop()`` returns ``dlogits``
+    (N, C). Raises ValueError if a shape, a dtype or a target does not fit, or on the mean of no
+    example. The check of the range of the targets reads one value back from the device.
+
+    ``loss_n = log sum_j exp(z_nj) - z_nt`` and ``dlogits_nj = softmax(z_n)_j - [j = t]``
+    (Bridle, "Probabilistic interpretation of feedforward classification network outputs", 1990).
+    An infinite maximum gives NaN, a target of logit -inf beside finite ones gives an infinite loss.
+    """
+    xp = namespace(logits, targets)
+    check_choice("reduction", reduction, REDUCTIONS)
+    check_real(xp, logits=logits)
+    check_shape("logits", logits, ("N", "C"))
+    examples, classes = logits.shape
+    check_shape("targets", targets, (examples,))
+    if targets.dtype != xp.int64:
+        raise ValueError(f"targets must be int64 class indices, got {targets.dtype}")
+    if classes == 0 or (examples == 0 and reduction == "mean"):
+        raise ValueError(f"logits must have a class and an example, got shape {logits.shape}")
+    if bool(xp.any((targets < 0) | (targets >= classes))):
+        raise ValueError(f"targets must be at least 0 and less than the {classes} classes")
+    index = xp.arange(classes, dtype=xp.int64, device=array_api_compat.device(logits))
+    is_target = xp.expand_dims(targets, axis=1) == index
+    wide = widen(xp, logits)
+    zero = xp.zeros_like(wide)
+
+    # Subtracting the maximum keeps exp from overflowing. The target's own term stands apart so that
+    # a loss and a gradient near 0 keep their digits: 1 + rest would round them away.
+    shifted = wide - xp.max(wide, axis=1, keepdims=True)
+    target = xp.sum(xp.where(is_target, shifted, zero), axis=1, keepdims=True)
+    powers = xp.exp(shifted)
+    rest = xp.sum(xp.where(is_target, zero, powers), axis=1, keepdims=True)
+    total = xp.sum(xp.log1p(xp.expm1(target) + rest) - target)
+    loss = total / examples if reduction == "mean" else total
+
+    def backprop() -> Array:
+        # p_t - 1 = -(the other probabilities), for the same reason.
+        dlogits = xp.where(is_target, -rest, powers) / (xp.exp(target) + rest)
+        return astype(xp, dlogits / examples if reduction == "mean" else dlogits, logits.dtype)
+
+    return loss, backprop
+
+
+def mse(
+    outputs: Array, targets: Array, reduction: str = "mean"
+) -> tuple[Array, Callable[[], Array]]:
+    """Return the squared error of outputs against targets, and its backward pass.
+
+    ``outputs`` and ``targets`` are real float arrays of one shape and one dtype: nothing is
+    broadcast. ``reduction`` is ``mean`` (over all elements) or ``sum``. ``backprop()`` returns
+    ``doutputs``. Raises ValueError if a shape or a dtype does not fit, or on a mean of nothing.
+
+    ``loss = sum (y - t)^2 / n`` and ``dy = 2 (y - t) / n``, with n = 1 for ``sum``.
+    """
+    xp = namespace(outputs, targets)
+    check_choice("reduction", reduction, REDUCTIONS)
+    check_real(xp, outputs=outputs, targets=targets)
+    check_shape("targets", targets, tuple(outputs.shape))
+    divisor = math.prod(outputs.shape) if reduction == "mean" else 1
+    if divisor == 0:
+        raise ValueError("outputs must have an element to take the mean over, got an empty array")
+    residual = widen(xp, outputs) - widen(xp, targets)
+
+    loss = xp.sum(residual * residual) / divisor
+
+    def backprop() -> Array:
+        return astype(xp, 2 * residual / divisor, outputs.dtype)
+
+    return loss, backprop
