@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 import array_api_compat
 
-from refimpl.arrays import Array, astype, namespace, widen
-from refimpl.layers.checks import check_choice, check_real, check_shape
+from .arrays import Array, astype, namespace, widen
+from .checks import choice
+from .layers.checks import check_real, check_shape
 
 REDUCTIONS = ("mean", "sum")
 
@@ -32,7 +33,7 @@ def softmax_cross_entropy(
     An infinite maximum gives NaN, a target of logit -inf beside finite ones gives an infinite loss.
     """
     xp = namespace(logits, targets)
-    check_choice("reduction", reduction, REDUCTIONS)
+    choice("reduction", reduction, REDUCTIONS)
     check_real(xp, logits=logits)
     check_shape("logits", logits, ("N", "C"))
     examples, classes = logits.shape
@@ -77,7 +78,7 @@ def mse(
     ``loss = sum (y - t)^2 / n`` and ``dy = 2 (y - t) / n``, with n = 1 for ``sum``.
     """
     xp = namespace(outputs, targets)
-    check_choice("reduction", reduction, REDUCTIONS)
+    choice("reduction", reduction, REDUCTIONS)
     check_real(xp, outputs=outputs, targets=targets)
     check_shape("targets", targets, tuple(outputs.shape))
     divisor = math.prod(outputs.shape) if reduction == "mean" else 1

@@ -5,9 +5,9 @@ arrays that went into the forward call, so they must not change in between. Imag
 kernels HWIO. 16-bit arrays are computed in float32 and rounded back once, at the end.
 """
 
-from refimpl.layers.activations import flatten, relu
-from refimpl.layers.conv2d import conv2d
-from refimpl.layers.dense import dense
-from refimpl.layers.pooling import avg_pool2d, max_pool2d
+from .activations import flatten, relu
+from .conv2d import conv2d
+from .dense import dense
+from .pooling import avg_pool2d, max_pool2d
 
 __all__ = ["avg_pool2d", "conv2d", "dense", "flatten", "max_pool2d", "relu"]

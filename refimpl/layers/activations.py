@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from refimpl.arrays import Array, namespace
-from refimpl.layers.checks import check_real, check_upstream
+from ..arrays import Array, namespace
+from .checks import check_real, check_upstream
 
 
 def relu(x: Array) -> tuple[Array, Callable[[Array], Array]]:

@@ -1,31 +1,22 @@
-"""What layers and losses ask of their arguments: shapes, dtypes, options; never a value."""
+"""What layers and losses ask of their arguments: shapes, dtypes, geometry; never a value."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from refimpl.arrays import Array, Namespace
+from ..arrays import Array, Namespace
+from ..checks import real_floating
 
 Pair: TypeAlias = Sequence[int]
 Padding: TypeAlias = Sequence[Sequence[int]]
 
-_NOT_REAL = (
-    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
-    *("complex64", "complex128"),
-)
-
 
 def check_real(xp: Namespace, **arrays: Array | None) -> None:
-    """Raise ValueError unless the arrays are real floats, all of one dtype (``None`` is ignored).
-
-    The dtypes that are wrong are listed, not those that are right: bfloat16 is not in the standard.
-    """
-    wrong = [getattr(xp, name) for name in _NOT_REAL if hasattr(xp, name)]
+    """Raise ValueError unless the arrays are real floats, all of one dtype (``None`` is ignored)."""
     given = {name: array for name, array in arrays.items() if array is not None}
     for name, array in given.items():
-        if array.dtype in wrong:
-            raise ValueError(f"{name} must be a real float array, got {array.dtype}")
+        real_floating(xp, name, array)
     if len({str(array.dtype) for array in given.values()}) > 1:
         found = ", ".join(f"{name} {array.dtype}" for name, array in given.items())
         raise ValueError(f"all arrays must have one dtype, got {found}")
@@ -48,12 +39,6 @@ def check_upstream(dy: Array, y: Array) -> None:
     check_shape("dy", dy, tuple(y.shape))
     if dy.dtype != y.dtype:
         raise ValueError(f"dy must have the dtype of y, {y.dtype}, got {dy.dtype}")
-
-
-def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Raise ValueError unless an option has one of its settings."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
 def check_pair(name: str, value: Pair, minimum: int = 1) -> tuple[int, int]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from refimpl.arrays import Array, Namespace, accumulation_dtype, astype, namespace
-from refimpl.layers.checks import Padding, Pair, check_real, check_shape, check_upstream
-from refimpl.layers.dense import Backprop
-from refimpl.layers.windows import NO_PADDING, gather, place, scatter
+from ..arrays import Array, Namespace, accumulation_dtype, astype, namespace
+from .checks import Padding, Pair, check_real, check_shape, check_upstream
+from .dense import Backprop
+from .windows import NO_PADDING, gather, place, scatter
 
 
 def conv2d(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from refimpl.arrays import Array, accumulation_dtype, astype, namespace
-from refimpl.layers.checks import check_real, check_shape, check_upstream
+from ..arrays import Array, accumulation_dtype, astype, namespace
+from .checks import check_real, check_shape, check_upstream
 
 Backprop: TypeAlias = Callable[[Array], tuple[Array, Array, Array | None]]
 

@@ -8,16 +8,16 @@ from operator import add
 
 import array_api_compat
 
-from refimpl.arrays import Array, Namespace, astype, namespace, widen
-from refimpl.layers.checks import (
+from ..arrays import Array, Namespace, astype, namespace, widen
+from ..checks import choice
+from .checks import (
     Padding,
     Pair,
-    check_choice,
     check_real,
     check_shape,
     check_upstream,
 )
-from refimpl.layers.windows import NO_PADDING, gather, place, scatter
+from .windows import NO_PADDING, gather, place, scatter
 
 
 def max_pool2d(
@@ -51,8 +51,8 @@ def max_pool2d(
     check_shape("x", x, ("N", "H", "W", "C"))
     stride = window if stride is None else stride
     rows, columns = place(x, window, stride, padding, dilation, ceil_mode)
-    check_choice("ties", ties, ("first", "all", "split"))
-    check_choice("nan", nan, ("propagate", "ignore"))
+    choice("ties", ties, ("first", "all", "split"))
+    choice("nan", nan, ("propagate", "ignore"))
     wide = widen(xp, x)
     eligible = ~xp.isnan(wide) if nan == "ignore" else xp.ones_like(wide, dtype=xp.bool)
     taps = gather(xp, xp.where(eligible, wide, -xp.inf), rows, columns, -xp.inf)

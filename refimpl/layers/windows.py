@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import array_api_compat
 
-from refimpl.arrays import Array, Namespace
-from refimpl.layers.checks import Padding, Pair, check_padding, check_pair
+from ..arrays import Array, Namespace
+from .checks import Padding, Pair, check_padding, check_pair
 
 
 class Axis(NamedTuple):

@@ -144,7 +144,12 @@ class TestSoftmaxCrossEntropy:
             (draw(2, 3, 4), classes(0, 1), "mean", "logits must have shape"),
             (draw(2, 3), np.array([0.0, 1.0]), "mean", "targets must be int64 class indices"),
             (draw(2, 3), np.array([0, 1], dtype=np.int32), "mean", "targets must be int64"),
-            (np.ones((2, 3), dtype=np.int64), classes(0, 1), "mean", "logits must be a real float"),
+            (
+                np.ones((2, 3), dtype=np.int64),
+                classes(0, 1),
+                "mean",
+                "logits must have a real floating",
+            ),
             (draw(2, 3), classes(0, 1), "none", "reduction must be one of mean, sum, got 'none'"),
             (draw(0, 3), classes(), "mean", "logits must have a class and an example"),
             (draw(2, 0), classes(0, 0), "sum", "logits must have a class and an example"),
@@ -232,7 +237,12 @@ class TestMse:
             (draw(2, 3), draw(1, 3), "mean", "targets must have shape"),
             (draw(2, 3), draw(), "mean", "targets must have shape"),
             (draw(2, 3), draw(2, 3, dtype=np.float32), "mean", "must have one dtype"),
-            (draw(2, 3), np.ones((2, 3), dtype=np.int64), "mean", "targets must be a real float"),
+            (
+                draw(2, 3),
+                np.ones((2, 3), dtype=np.int64),
+                "mean",
+                "targets must have a real floating",
+            ),
             (draw(2, 3), draw(2, 3), "batch", "reduction must be one of mean, sum, got 'batch'"),
             (draw(0, 3), draw(0, 3), "mean", "outputs must have an element"),
         ],
@@ -262,3 +272,9 @@ class TestMse:
         gradient = backprop()
         assert gradient.dtype == dtype
         assert gradient.astype(np.float64).tolist() == [600.0, -1.984375]
+
+    @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+    def test_16_bits_are_widened_before_they_are_subtracted(self, dtype: Any) -> None:
+        # 2049 is a number of neither 16-bit dtype.
+        outputs, targets = np.array([2048.0], dtype=dtype), np.array([-1.0], dtype=dtype)
+        assert float(mse(outputs, targets)[0]) == 2049.0**2
