@@ -10,13 +10,7 @@ import array_api_compat
 
 from ..arrays import Array, Namespace, astype, namespace, widen
 from ..checks import choice
-from .checks import (
-    Padding,
-    Pair,
-    check_real,
-    check_shape,
-    check_upstream,
-)
+from .checks import Padding, Pair, check_real, check_shape, check_upstream
 from .windows import NO_PADDING, gather, place, scatter
 
 
