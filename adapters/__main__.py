@@ -1,0 +1,28 @@
+"""Serve an adapter over the line protocol: ``python -m adapters NAME``."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+
+GROUP = "secateurs.adapters"
+NOT_INSTALLED = 3
+
+
+def main(name: str) -> int:
+    """Load an adapter by its entry point and serve it; 3 if its framework is not installed."""
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in found:
+        print(f"no adapter {name!r}; installed are: {', '.join(sorted(found))}", file=sys.stderr)
+        return NOT_INSTALLED
+    try:
+        adapter = found[name].load()
+    except ModuleNotFoundError as error:
+        print(f"not installed: {error.name}; pip install 'secateurs[{name}]'", file=sys.stderr)
+        return NOT_INSTALLED
+    adapter.serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]) if len(sys.argv) == 2 else 2)

@@ -1,0 +1,285 @@
+"""Fixture files: frozen cases, one file per operation, the same bytes on every machine.
+
+``fixtures/<operation>.json`` holds the cases. Tensors of more than 4,096 elements lie beside it in
+``<operation>.safetensors`` and are named in the JSON by file, key and checksum.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save as save_safetensors
+
+from conformance import __version__
+from conformance.cases import Case
+from conformance.compare import attribute
+from conformance.formats import FormatError, Tensor, decode, dtype_of, encode
+from conformance.operation import Expectation, Leaf, Operation, Setting, map_tensors
+
+SCHEMA = "secateurs-fixtures-1"
+FOLDER = Path(__file__).parent / "fixtures"
+INLINE_ELEMENTS = 4096
+
+
+class FixtureError(ValueError):
+    """A fixture file that is damaged; the message names file, case and field."""
+
+
+@dataclass
+class _Writer:
+    """Turns tensors into notation, the large ones into entries of a file beside the JSON."""
+
+    file: str
+    large: dict[str, Tensor] = field(default_factory=dict)
+
+    def tensor(self, value: Tensor) -> dict[str, Any]:
+        if value.size <= INLINE_ELEMENTS:
+            return encode(value)
+        digest = hashlib.sha256(repr((value.dtype.name, value.shape)).encode() + value.tobytes())
+        key = digest.hexdigest()[:16]
+        self.large[key] = np.ascontiguousarray(value)
+        return {
+            "dtype": value.dtype.name,
+            "shape": list(value.shape),
+            "file": self.file,
+            "key": key,
+        }
+
+    def expectation(self, expected: Expectation, base: dict[str, Any] | None) -> dict[str, Any]:
+        if expected.rejects is not None:
+            return {"rejects": True, "why": expected.rejects}
+        written: dict[str, Any] = {
+            "outputs": map_tensors(lambda leaf: self.tensor(leaf.tensor), expected.outputs)
+        }
+        scales = {
+            name: map_tensors(lambda leaf: leaf.scale, tree)
+            for name, tree in expected.outputs.items()
+        }
+        scales = {
+            name: map_tensors(self.tensor, tree) for name, tree in scales.items() if _any(tree)
+        }
+        if scales:
+            written["scale"] = scales
+        allowed = tolerance_of(expected)
+        if base is None or allowed != base:
+            written["tolerance"] = allowed
+        return written
+
+
+def _any(tree: Any) -> bool:
+    if isinstance(tree, list):
+        return any(_any(branch) for branch in tree)
+    return tree is not None
+
+
+def tolerance_of(expected: Expectation) -> dict[str, Any]:
+    """Return the allowed ULP of each output: one number, or nested lists where tensors differ."""
+    result: dict[str, Any] = {}
+    for name, tree in expected.outputs.items():
+        ulps = map_tensors(lambda leaf: leaf.ulp, tree)
+        flat = set(_flat(ulps))
+        result[name] = {"ulp": ulps if len(flat) > 1 else flat.pop() if flat else 0}
+    return result
+
+
+def _flat(tree: Any) -> list[int]:
+    if isinstance(tree, list):
+        return [x for branch in tree for x in _flat(branch)]
+    return [] if tree is None else [tree]
+
+
+def parameters(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters as JSON values: the non-finite ones as ``"inf"``, ``"-inf"``, ``"nan"``."""
+    return {name: _parameter(value) for name, value in params.items()}
+
+
+def _parameter(value: Any) -> Any:
+    if isinstance(value, float) and not np.isfinite(value):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return [_parameter(item) for item in value]
+    if isinstance(value, Mapping):
+        return parameters(value)
+    return value
+
+
+def build(operation: Operation) -> dict[str, bytes]:
+    """Return the fixture files of an operation by name, as bytes."""
+    writer = _Writer(f"{operation.id}.safetensors")
+    written = []
+    used: set[str] = set()
+    for case in operation.generate():
+        used.update(case.flags)
+        written.append(_write_case(operation, case, writer))
+    large = save_safetensors(writer.large) if writer.large else b""
+    document = {
+        "schema": SCHEMA,
+        "operation": operation.id,
+        "suite": __version__,
+        "flags": {
+            name: {"kind": flag.kind, "description": flag.description, "links": list(flag.links)}
+            for name, flag in operation.flags.items()
+            if name in used
+        },
+        "cases": _with_checksums(written, hashlib.sha256(large).hexdigest()),
+    }
+    text = (
+        json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    )
+    files = {f"{operation.id}.json": text.encode()}
+    return files | ({writer.file: large} if large else {})
+
+
+def _write_case(operation: Operation, case: Case, writer: _Writer) -> dict[str, Any]:
+    canonical = operation.expect(case)
+    tolerance = None if canonical.rejects is not None else tolerance_of(canonical)
+    expected = {"canonical": writer.expectation(canonical, tolerance)}
+    for setting in operation.dialects.values():
+        key = operation.key(setting)
+        if key not in expected:
+            entry = writer.expectation(operation.expect(case, setting), tolerance)
+            same = entry == expected["canonical"]
+            by = {"differs_by": attribute(operation, case, setting)}
+            expected[key] = {"same_as": "canonical"} if same else entry | by
+    document = {
+        "id": case.id,
+        "flags": list(case.flags),
+        "constraints": list(case.constraints),
+        "inputs": map_tensors(writer.tensor, case.inputs),
+        "params": parameters(case.params),
+        "expected": expected,
+    }
+    return document | ({"tolerance": tolerance} if tolerance is not None else {})
+
+
+def _with_checksums(tree: Any, digest: str) -> Any:
+    if isinstance(tree, dict):
+        named = {name: _with_checksums(branch, digest) for name, branch in tree.items()}
+        return named | {"sha256": digest} if "file" in named and "key" in named else named
+    return [_with_checksums(branch, digest) for branch in tree] if isinstance(tree, list) else tree
+
+
+def read(operation: Operation, folder: Path = FOLDER) -> list[Case]:
+    """Return the frozen cases of an operation.
+
+    Raises:
+        FixtureError: the file is missing or damaged; one line with file, case and field.
+    """
+    path = folder / f"{operation.id}.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FixtureError(f"{path.name}: no such fixture file in {folder}") from None
+    except ValueError as error:
+        raise FixtureError(f"{path.name}: not valid JSON: {error}") from None
+    if document.get("schema") != SCHEMA:
+        raise FixtureError(
+            f"{path.name}: schema is {document.get('schema')!r}, expected {SCHEMA!r}"
+        )
+    cases, seen = [], set()
+    for entry in document["cases"]:
+        case_id = entry.get("id", "?")
+        if case_id in seen:
+            raise FixtureError(f"{path.name}: case {case_id}: id: used twice")
+        seen.add(case_id)
+        try:
+            inputs = _read_tensors(entry["inputs"], folder)
+            cases.append(
+                Case(
+                    operation.id,
+                    case_id,
+                    tuple(entry["flags"]),
+                    tuple(entry["constraints"]),
+                    inputs,
+                    dict(entry["params"]),
+                    frozen={"expected": entry["expected"], "tolerance": entry.get("tolerance")},
+                )
+            )
+        except KeyError as error:
+            raise FixtureError(f"{path.name}: case {case_id}: {error.args[0]}: missing") from None
+        except FormatError as error:
+            raise FixtureError(f"{path.name}: case {case_id}: inputs: {error}") from None
+    return cases
+
+
+def expectation(
+    operation: Operation, case: Case, setting: Setting, folder: Path = FOLDER
+) -> Expectation:
+    """Return what a case expects under a setting: as frozen, else from the oracle."""
+    frozen = case.frozen.get("expected", {})
+    entry = frozen.get(operation.key(setting))
+    if entry is None:
+        return operation.expect(case, setting)
+    if "same_as" in entry:
+        entry = frozen[entry["same_as"]]
+    if entry.get("rejects"):
+        return Expectation(rejects=entry["why"])
+    allowed = entry.get("tolerance") or case.frozen["tolerance"]
+    outputs = {}
+    try:
+        for name, tree in entry["outputs"].items():
+            tensors = _read_tensors(tree, folder)
+            scale = _read_tensors(entry.get("scale", {}).get(name), folder)
+            outputs[name] = _join(tensors, allowed[name]["ulp"], scale)
+    except (FormatError, KeyError) as error:
+        raise FixtureError(f"{operation.id}.json: case {case.id}: expected: {error}") from None
+    return Expectation(outputs)
+
+
+def divergence(operation: Operation, case: Case, setting: Setting) -> str:
+    """Return the dials by which a setting leaves the canonical behaviour in a case."""
+    entry = case.frozen.get("expected", {}).get(operation.key(setting))
+    if entry is None:
+        return attribute(operation, case, setting)
+    return str(entry.get("differs_by", ""))
+
+
+def _join(tensors: Any, ulps: Any, scale: Any) -> Any:
+    if tensors is None:
+        return None
+    if not isinstance(tensors, list):
+        return Leaf(tensors, ulps, scale)
+    count = len(tensors)
+    each_ulp = ulps if isinstance(ulps, list) else [ulps] * count
+    each_scale = scale if isinstance(scale, list) else [scale] * count
+    return [_join(*parts) for parts in zip(tensors, each_ulp, each_scale, strict=True)]
+
+
+def _read_tensors(tree: Any, folder: Path) -> Any:
+    if isinstance(tree, list):
+        return [_read_tensors(branch, folder) for branch in tree]
+    if not isinstance(tree, dict):
+        return tree
+    if "dtype" not in tree:
+        return {name: _read_tensors(branch, folder) for name, branch in tree.items()}
+    if "bits" in tree:
+        return decode(tree)
+    entry = _read_large(folder / tree["file"], tree["sha256"]).get(tree["key"])
+    if entry is None:
+        raise FormatError(f"{tree['file']} has no tensor {tree['key']}")
+    dtype, count = dtype_of(tree["dtype"]), int(np.prod(tree["shape"], dtype=np.int64))
+    if list(entry["shape"]) != tree["shape"] or len(entry["data"]) != count * dtype.itemsize:
+        raise FormatError(f"{tree['file']}: tensor {tree['key']} has another dtype or shape")
+    return np.frombuffer(entry["data"], dtype=dtype).reshape(tree["shape"])
+
+
+@lru_cache(maxsize=8)
+def _read_large(path: Path, digest: str) -> dict[str, dict[str, Any]]:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise FormatError(f"{path.name}: {error.strerror}") from None
+    if hashlib.sha256(raw).hexdigest() != digest:
+        raise FormatError(f"{path.name}: the checksum does not match")
+    try:
+        return dict(deserialize(raw))
+    except SafetensorError as error:
+        raise FormatError(f"{path.name}: {error}") from None

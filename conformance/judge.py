@@ -1,0 +1,157 @@
+"""The judge: does an answer meet its expectation, and is it the canonical one?
+
+How numbers are compared is written in ``conformance.compare``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from conformance import fixtures
+from conformance.cases import Case
+from conformance.compare import Difference, compare
+from conformance.formats import FormatError, decode
+from conformance.operation import Expectation, Operation, Setting
+
+Status = Literal[
+    "passed",
+    "failed",
+    "errored",
+    "crashed",
+    "timed_out",
+    "unsupported",
+    "expected_failure",
+    "unexpected_pass",
+]
+
+
+@dataclass
+class Verdict:
+    """What became of one case."""
+
+    case: Case
+    status: Status
+    canonical: bool | None = None
+    message: str = ""
+    difference: Difference | None = None
+    worst_ulp: float = 0.0
+    numbers: int = 0
+    divergence: str = ""
+    effect: float = 0.0
+    seconds: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the verdict as JSON values."""
+        finite_effect = self.effect if np.isfinite(self.effect) else repr(self.effect)
+        finite_ulp = self.worst_ulp if np.isfinite(self.worst_ulp) else repr(self.worst_ulp)
+        return {
+            "case": self.case.full_id,
+            "status": self.status,
+            "canonical": self.canonical,
+            "message": self.message,
+            "difference": str(self.difference) if self.difference else None,
+            "worst_ulp": finite_ulp,
+            "numbers": self.numbers,
+            "divergence": self.divergence,
+            "effect": finite_effect,
+            "seconds": round(self.seconds, 6),
+        }
+
+
+def judge(operation: Operation, case: Case, dialect: Setting, answer: Mapping[str, Any]) -> Verdict:
+    """Judge one answer of the protocol against the dialect that the implementation declares."""
+    if "unsupported" in answer:
+        return Verdict(case, "unsupported", message=_text(answer["unsupported"], "reason"))
+    if "errored" in answer:
+        return Verdict(case, "errored", message=_text(answer["errored"], "message"))
+    declared = fixtures.expectation(operation, case, dialect)
+    if "rejected" in answer:
+        return _judge_rejection(operation, case, dialect, declared, answer)
+    if not isinstance(answer.get("outputs"), Mapping):
+        return Verdict(case, "crashed", message="the answer has neither outputs nor a status")
+    written = [str(name) for name in answer.get("mutated") or []]
+    if written and dialect.get("in_place", "no") == "no":
+        return Verdict(case, "failed", False, f"wrote to the caller's {', '.join(written)}")
+    if declared.rejects is not None:
+        return Verdict(case, "failed", False, f"must be refused: {declared.rejects}")
+    try:
+        outputs = map_outputs(answer["outputs"])
+    except FormatError as error:
+        return Verdict(case, "failed", False, f"malformed output: {error}")
+    outputs = stand_in(operation, case, dialect, outputs)
+    compared = compare(outputs, declared)
+    status: Status = "failed" if compared.difference else "passed"
+    verdict = Verdict(
+        case,
+        status,
+        difference=compared.difference,
+        message=str(compared.difference or ""),
+        worst_ulp=compared.worst_ulp,
+        numbers=compared.numbers,
+    )
+    _mark_canonical(operation, case, dialect, outputs, verdict)
+    return verdict
+
+
+def map_outputs(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Decode the tensors of an answer."""
+
+    def decoded(tree: Any) -> Any:
+        if isinstance(tree, list):
+            return [decoded(branch) for branch in tree]
+        if isinstance(tree, dict) and "dtype" in tree:
+            return decode(tree)
+        if tree is None:
+            return None
+        raise FormatError("an output is a tensor, null, or a list of these")
+
+    return {str(name): decoded(tree) for name, tree in outputs.items()}
+
+
+def stand_in(
+    operation: Operation, case: Case, dialect: Setting, outputs: dict[str, Any]
+) -> dict[str, Any]:
+    """Replace outputs by their representative where the operation leaves a choice (ties)."""
+    if operation.representative is None:
+        return outputs
+    return operation.representative(case, dialect, outputs)
+
+
+def _judge_rejection(
+    operation: Operation, case: Case, dialect: Setting, declared: Expectation, answer: Any
+) -> Verdict:
+    canonical = fixtures.expectation(operation, case, {}).rejects is not None
+    reason = _text(answer["rejected"], "message")
+    if declared.rejects is None:
+        return Verdict(case, "failed", canonical, f"refused: {reason}")
+    verdict = Verdict(case, "passed", canonical, reason)
+    if not canonical:
+        verdict.divergence, verdict.effect = (
+            fixtures.divergence(operation, case, dialect),
+            float("inf"),
+        )
+    return verdict
+
+
+def _mark_canonical(
+    operation: Operation, case: Case, dialect: Setting, outputs: dict[str, Any], verdict: Verdict
+) -> None:
+    if operation.key(dialect) == "canonical":
+        verdict.canonical = verdict.status == "passed"
+        return
+    canonical = fixtures.expectation(operation, case, {})
+    if canonical.rejects is not None:
+        verdict.canonical, verdict.effect = False, float("inf")
+    else:
+        compared = compare(stand_in(operation, case, {}, outputs), canonical)
+        verdict.canonical, verdict.effect = compared.difference is None, compared.effect
+    if verdict.status == "passed" and not verdict.canonical:
+        verdict.divergence = fixtures.divergence(operation, case, dialect)
+
+
+def _text(entry: Any, name: str) -> str:
+    return str(entry.get(name, "")) if isinstance(entry, Mapping) else str(entry)

@@ -1,0 +1,1 @@
+"""Exact mathematics that several operations share. Imports nothing of ``refimpl``."""

@@ -1,0 +1,269 @@
+"""What the norm clips share: the norm, the coefficient, their dials, parameters and tolerance."""
+
+from __future__ import annotations
+
+from math import ceil, inf, isinf, isnan
+from typing import Any
+
+import numpy as np
+
+from conformance.exact import (
+    INF,
+    NAN,
+    ONE,
+    ZERO,
+    Real,
+    Reject,
+    each,
+    exact,
+    full,
+    magnitude,
+    power,
+    real,
+    total,
+)
+from conformance.formats import FLOATS, Tensor, round_exact
+from conformance.operation import Dial, Param, Value, narrowest, sizes, widest
+
+Settings = dict[str, Any]
+
+PARAMS = (
+    Param(
+        "max_norm",
+        "the largest norm that is left alone, in the units of the gradient",
+        required=True,
+    ),
+    Param("ord", "p of the p-norm: a number > 0, or inf for the largest magnitude", default=2),
+)
+
+DIALS = (
+    Dial(
+        "eps_at", "none", "where eps enters: c/(n + eps), or c/max(n, eps)", ("denominator", "max")
+    ),
+    Dial("eps", 0.0, "the number that keeps the division from 0/0"),
+    Dial(
+        "nonfinite",
+        "all_nan",
+        "a NaN or infinite norm: every output NaN, or whatever g·c/n gives, or a refusal",
+        ("multiply", "reject"),
+    ),
+    Dial(
+        "norm",
+        "exact",
+        "naive: powers may overflow or flush to zero in the accumulation dtype",
+        ("naive",),
+    ),
+    Dial(
+        "accumulate", "float32_or_wider", "the dtype in which powers are summed", ("input_dtype",)
+    ),
+    Dial(
+        "norm_dtype",
+        "float32_or_wider",
+        "input_dtype: each tensor's norm is rounded to its dtype before it is used",
+        ("input_dtype",),
+    ),
+    Dial("at_equal", "unchanged", "norm = max_norm: the input itself, or g·c/n", ("rescaled",)),
+    Dial(
+        "below_limit",
+        "unchanged",
+        "norm < max_norm: the input itself, or g·(c·(1/c)), which may round",
+        ("rescaled",),
+    ),
+    Dial("zero_over_zero", "zero", "max_norm = 0 and norm = 0", ("nan",)),
+    Dial("zero_limit", "zeros", "max_norm = 0: zeros, or clipping is switched off", ("disabled",)),
+    Dial(
+        "infinite_limit",
+        "identity",
+        "max_norm = inf: the input, NaN, or what min(1, c/n) gives (NaN where the norm is infinite too)",
+        ("nan", "multiply"),
+    ),
+    Dial("nan_limit", "reject", "max_norm = NaN", ("nan", "ignore")),
+    Dial("negative_limit", "reject", "max_norm < 0", ("flip_sign", "ignore", "zeros")),
+)
+
+TOLERANCE_WHY = (
+    "N powers and N-1 additions, each with relative error u, give the sum an error of N·u in any order;"
+    " the p-th root divides it by p. pow, the root and one norm of norms add 4. The gradient multiplies by"
+    " c/n: rounding c, dividing (two factors against underflow) and multiplying add 4 to the error of n."
+    " Sums of 16-bit gradients run in float32, where N·u is 2^13 (float16) or 2^16 (bfloat16) times smaller."
+)
+
+
+def check(settings: Settings) -> None:
+    """Refuse an order or a threshold that has no meaning under the dials."""
+    order, limit = number(settings["ord"]), number(settings["max_norm"])
+    if isnan(order) or order <= 0:
+        raise Reject(f"ord must be > 0 or inf, got {order}")
+    if isnan(limit) and settings["nan_limit"] == "reject":
+        raise Reject("max_norm must be a number >= 0, got nan")
+    if limit < 0 and settings["negative_limit"] == "reject":
+        raise Reject(f"max_norm must be >= 0, got {limit}")
+
+
+def number(value: Any) -> float:
+    """Return a parameter as a float: JSON writes the non-finite ones as strings."""
+    return float(value)
+
+
+def norm(tensors: list[Tensor], settings: Settings) -> Value:
+    """Return the p-norm over all elements of the tensors, in the dtype the dials ask for."""
+    order = number(settings["ord"])
+    parts = [_powers(t, order, settings) for t in tensors]
+    if isinf(order):
+        largest = [x for part in parts for x in part]
+        result = NAN if any(x != x for x in largest) else max(largest, default=ZERO)
+    else:
+        result = _root(
+            _overflow(total(x for part in parts for x in part), parts, tensors, settings), order
+        )
+    dtype = norm_dtype(tensors, settings)
+    if abs(result) != INF and result == result and abs(round_exact(result, dtype)) == inf:
+        result = INF
+    return Value(full((), result), dtype)
+
+
+def norm_dtype(tensors: list[Tensor], settings: Settings) -> str:
+    """Return the dtype of the norm: float64 or float32, or the promoted dtype of the gradients."""
+    names = {t.dtype.name for t in tensors}
+    if settings["norm_dtype"] == "input_dtype" and len(names) == 1:
+        return names.pop()
+    return widest(tensors)
+
+
+def _accumulation(tensor: Tensor, tensors: list[Tensor], settings: Settings) -> str:
+    if settings["accumulate"] == "input_dtype":
+        return tensor.dtype.name
+    return widest(tensors)
+
+
+def _powers(tensor: Tensor, order: float, settings: Settings) -> list[Real]:
+    values = list(magnitude(exact(tensor)).ravel())
+    if isinf(order):
+        return values
+    p = real(order)
+    powers = [x if x != x or x == INF else power(x, p) for x in values]
+    if settings["norm"] == "exact":
+        return powers
+    dtype = _accumulation(tensor, [tensor], settings)
+    lowest = FLOATS[dtype].tiny if settings["subnormals"] == "flush" else 0.0
+    return [
+        INF if rounded == inf else (ZERO if rounded <= 0 or rounded < lowest else x)
+        for x in powers
+        for rounded in [float(round_exact(x, dtype)) if x == x else float("nan")]
+    ]
+
+
+def _overflow(value: Real, parts: list[Any], tensors: list[Tensor], settings: Settings) -> Real:
+    if settings["norm"] == "exact" or value != value:
+        return value
+    names = [_accumulation(t, tensors, settings) for t in tensors] or ["float32"]
+    dtype = max(names, key=lambda name: FLOATS[name].emax)
+    return INF if float(round_exact(value, dtype)) == inf else value
+
+
+def _root(value: Real, order: float) -> Real:
+    return value if value != value or value == INF else value ** (ONE / real(order))
+
+
+def apply(tensor: Tensor, norm_value: Real, settings: Settings) -> Value | Tensor:
+    """Return a gradient times min(1, c/n), as the dials say it; the tensor itself where nothing binds."""
+    limit, n = number(settings["max_norm"]), norm_value
+    if isnan(limit):
+        return tensor if settings["nan_limit"] == "ignore" else _filled(tensor, NAN)
+    if limit == inf:
+        undefined = settings["infinite_limit"] == "nan" or (
+            settings["infinite_limit"] == "multiply" and not n < INF
+        )
+        return _filled(tensor, NAN) if undefined else tensor
+    if limit < 0 and settings["negative_limit"] in ("ignore", "zeros"):
+        return tensor if settings["negative_limit"] == "ignore" else _filled(tensor, ZERO)
+    if limit == 0 and settings["zero_limit"] == "disabled":
+        return tensor
+    if n != n or n == INF:
+        return _nonfinite(tensor, n, settings)
+    c = real(limit)
+    if limit == 0 and n == 0:
+        return _filled(tensor, ZERO if settings["zero_over_zero"] == "zero" else NAN)
+    coefficient = _coefficient(c, n, settings)
+    if coefficient is None:
+        if settings["below_limit"] == "unchanged":
+            return tensor
+        coefficient = ONE
+    return _scaled(tensor, coefficient)
+
+
+def _coefficient(c: Real, n: Real, settings: Settings) -> Real | None:
+    eps = real(settings["eps"])
+    bottom = n + eps if settings["eps_at"] == "denominator" else n
+    if settings["eps_at"] == "max":
+        bottom = max(n, eps)
+    if settings["at_equal"] == "rescaled":
+        return None if n < c else c / bottom
+    return None if bottom <= c else c / bottom
+
+
+def _nonfinite(tensor: Tensor, n: Real, settings: Settings) -> Value:
+    if settings["nonfinite"] == "reject":
+        raise Reject(f"the norm is {n}")
+    if settings["nonfinite"] == "all_nan" or n != n:
+        return _filled(tensor, NAN)
+    return _scaled(tensor, ZERO)
+
+
+def _scaled(tensor: Tensor, coefficient: Real) -> Value:
+    return Value(each(lambda x: x * coefficient, exact(tensor)), tensor.dtype.name)
+
+
+def _filled(tensor: Tensor, value: Real) -> Value:
+    return Value(full(tensor.shape, value), tensor.dtype.name)
+
+
+def norm_ulps(tensors: Any, settings: Settings) -> int:
+    """Return the allowed error of a norm, in ULP of its own dtype (see TOLERANCE_WHY)."""
+    order, count = number(settings["ord"]), sizes(tensors)
+    if isinf(order):
+        return 0
+    return (
+        ceil((count + 2) / order)
+        + 4
+        + _flushed_ulps(tensors, settings)
+        + _rounded_parts(tensors, settings)
+    )
+
+
+def _rounded_parts(tensors: Any, settings: Settings) -> int:
+    # Norms of narrow tensors that are rounded before they join a wider total bring their own ULP along.
+    if settings["norm_dtype"] == "float32_or_wider" or not sizes(tensors):
+        return 0
+    present = [t for t in tensors if t is not None]
+    if len({t.dtype.name for t in present}) == 1:
+        return 0
+    return int(2 ** (FLOATS[widest(present)].precision - FLOATS[narrowest(present)].precision))
+
+
+def grad_ulps(tensors: Any, settings: Settings) -> int:
+    """Return the allowed error of a clipped gradient, in ULP of its dtype (see TOLERANCE_WHY)."""
+    of_norm = norm_ulps(tensors, settings)
+    present = [t for t in tensors if t is not None]
+    widest_precision = max((FLOATS[t.dtype.name].precision for t in present), default=24)
+    if settings["accumulate"] == "float32_or_wider" and widest_precision < 24:
+        of_norm = ceil(of_norm * 2.0 ** (widest_precision - 24))
+        of_norm += settings["norm_dtype"] == "input_dtype"
+    return of_norm + 4
+
+
+def _flushed_ulps(tensors: Any, settings: Settings) -> int:
+    # Naive powers in the subnormal range keep an absolute error of one subnormal each.
+    if settings["norm"] == "exact":
+        return 0
+    fmt = FLOATS[widest(tensors)]
+    order = number(settings["ord"])
+    values = np.concatenate(
+        [np.abs(t.astype(np.float64)).ravel() for t in tensors if t is not None] or [[]]
+    )
+    largest = np.max(values[np.isfinite(values)], initial=0.0)
+    if largest == 0 or np.log2(largest) * order >= fmt.emin:
+        return 0
+    spacing = fmt.emin - (fmt.precision - 1)
+    lost = 2.0 ** min(spacing - np.log2(largest) * order + fmt.precision, 60)
+    return ceil(len(values) * lost / order)
