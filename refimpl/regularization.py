@@ -74,10 +74,7 @@ def penalty_elastic_net(
     square = 0.5 * l2 if half else l2
 
     def one(xp: Namespace, w: Array) -> tuple[Array, Array]:
-        # not xp.sign, which is 0 for NaN in some libraries: w / |w| keeps NaN
-        is_zero = w == 0
-        sign = xp.where(w > 0, xp.ones_like(w), xp.where(w < 0, -xp.ones_like(w), w))
-        sign = xp.where(is_zero, xp.full_like(w, at_zero), sign)
+        sign = xp.where(w == 0, xp.full_like(w, at_zero), xp.sign(w))
         value, grad = l1 * xp.sum(xp.abs(w)), l1 * sign
         if square:
             value, grad = value + square * xp.sum(w * w), grad + 2.0 * square * w
