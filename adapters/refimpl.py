@@ -15,6 +15,19 @@ Outputs = dict[str, Any]
 adapter = Adapter("refimpl", version=np.__version__, to_native=lambda x: x, to_numpy=np.asarray)
 
 
+@adapter.operation("clip.value")
+def clip_value(grads: Tensors, **params: Any) -> Outputs:
+    """``refimpl.clipping.clip_value``."""
+    return {"grads": clipping.clip_value(grads, **params)}
+
+
+@adapter.operation("clip.norm")
+def clip_norm(grads: Tensors, *, max_norm: float, ord: float = 2, **dials: Any) -> Outputs:
+    """``refimpl.clipping.clip_norm``."""
+    clipped, norms = clipping.clip_norm(grads, max_norm, ord, **dials)
+    return {"grads": clipped, "norms": norms}
+
+
 @adapter.operation("clip.global_norm")
 def clip_global_norm(grads: Tensors, *, max_norm: float, ord: float = 2, **dials: Any) -> Outputs:
     """``refimpl.clipping.clip_global_norm``."""

@@ -44,6 +44,8 @@ class Dial:
     default: Any
     doc: str
     others: tuple[Any, ...] = ()
+    context: Setting = field(default_factory=dict)
+    """Other dials that must be set for this one to show."""
 
 
 @dataclass(frozen=True)

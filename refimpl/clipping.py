@@ -150,6 +150,82 @@ def _no_norm() -> Array:
     return np.asarray(0.0, dtype=np.float32)
 
 
+def clip_value(
+    grads: Grads,
+    min: float | None = None,
+    max: float | None = None,
+    *,
+    range: float | None = None,
+    nan: Literal["propagate", "to_bound"] = "propagate",
+    crossed_bounds: Literal["reject", "max_wins", "min_wins"] = "reject",
+    nan_limit: Literal["reject", "nan", "ignore"] = "reject",
+    zero_limit: Literal["zeros", "disabled"] = "zeros",
+) -> list[Array | None]:
+    """Limit every element to an interval: ``g ← min(max(g, low), high)``.
+
+    Elements are changed one by one, so the direction of the gradient turns.
+
+    Args:
+        grads: float arrays of any shapes and dtypes; ``None`` is an absent gradient.
+        min: lower bound in the units of the gradient; None for none.
+        max: upper bound; None for none.
+        range: the width c of the interval [-c/2, c/2], instead of min and max.
+        nan: dial; a NaN stays NaN or becomes the lower bound.
+        crossed_bounds: dial; min > max is refused, or one of them wins everywhere.
+        nan_limit: dial; a NaN bound is refused, makes everything NaN, or switches clipping off.
+        zero_limit: dial; min = max = 0 gives zeros, or switches clipping off.
+
+    Returns:
+        New arrays of the same dtypes; elements inside the interval bit for bit.
+
+    Raises:
+        ValueError: no bound, range together with min or max, a NaN bound, or min > max.
+
+    Source: constraints C1-C8 of ``clip.value``; Mikolov 2012.
+    """
+    low, high = _interval(min, max, range)
+    if math.isnan(low) or math.isnan(high):
+        if nan_limit == "reject":
+            raise ValueError("a bound must be a number, got nan")
+        return [None if g is None else g if nan_limit == "ignore" else _all_nan(g) for g in grads]
+    if low > high:
+        if crossed_bounds == "reject":
+            raise ValueError(f"min must be <= max, got {low} and {high}")
+        low = high = high if crossed_bounds == "max_wins" else low
+    if low == high == 0 and zero_limit == "disabled":
+        return list(grads)
+    return [None if g is None else _limited(g, low, high, nan) for g in grads]
+
+
+def _interval(low: float | None, high: float | None, width: float | None) -> tuple[float, float]:
+    if width is not None:
+        if low is not None or high is not None:
+            raise ValueError("give range, or min and max, not both")
+        return -width / 2, width / 2
+    if low is None and high is None:
+        raise ValueError("give min, max or range")
+    return -math.inf if low is None else low, math.inf if high is None else high
+
+
+def _limited(grad: Array, low: float, high: float, nan: str) -> Array:
+    xp = namespace(grad)
+    # Comparing with where instead of clip: NaN fails every comparison, so it stays without a rule.
+    lowest, highest = bound(xp, low, grad), bound(xp, high, grad)
+    limited = xp.where(grad < lowest, lowest, xp.where(grad > highest, highest, grad))
+    return limited if nan == "propagate" else xp.where(xp.isnan(grad), lowest, limited)
+
+
+def bound(xp: Namespace, value: float, like: Array) -> Array:
+    """Return a bound as an array of the gradient's dtype; beyond its range it is infinite."""
+    # Through float64 first: a direct conversion of 1e5 to float16 is an error in some libraries.
+    wide = scalar(xp, value, like, accumulation_dtype(xp, like))
+    return xp.broadcast_to(astype(xp, wide, like.dtype), like.shape)
+
+
+def _all_nan(grad: Array) -> Array:
+    return namespace(grad).full_like(grad, math.nan)
+
+
 @dataclass(frozen=True)
 class _ScaledNorm:
     """A norm as ``mantissa / scale``: the two parts stay representable where their product may not."""

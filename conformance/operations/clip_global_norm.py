@@ -215,6 +215,13 @@ def cases(c: Cases) -> None:
     add("one-above-one-below", "per-tensor", "C1 C2", [tensor(3, 4), tensor(0.3, 0.4)], 1.0, ALL)
     add("groups-at-one", "per-tensor", "C1 C2", [tensor(0.6, -0.8), tensor([-0.8], [0.6])], 1.0)
     add("rank-norms-3-and-4", "per-tensor", "C1 C2", [tensor(-3, 0), tensor(0, 0, 4)], 1.0, ALL)
+    add(
+        "just-below-by-less-than-eps",
+        "below eps-visible",
+        "C3",
+        [tensor(3, 4) * 2.0**-22],
+        5.25 * 2.0**-22,
+    )
     for name, order in (("1", 1), ("3", 3), ("half", 0.5), ("inf", "inf"), ("2-and-half", 2.5)):
         add(
             f"ord-{name}",

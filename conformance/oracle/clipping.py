@@ -38,9 +38,19 @@ PARAMS = (
 
 DIALS = (
     Dial(
-        "eps_at", "none", "where eps enters: c/(n + eps), or c/max(n, eps)", ("denominator", "max")
+        "eps_at",
+        "none",
+        "where eps enters: c/(n + eps), or c/max(n, eps)",
+        ("denominator", "max"),
+        {"eps": 1e-6},
     ),
-    Dial("eps", 0.0, "the number that keeps the division from 0/0"),
+    Dial(
+        "eps",
+        0.0,
+        "the number that keeps the division from 0/0",
+        (1e-6, 1e-8),
+        {"eps_at": "denominator"},
+    ),
     Dial(
         "nonfinite",
         "all_nan",
@@ -54,7 +64,11 @@ DIALS = (
         ("naive",),
     ),
     Dial(
-        "accumulate", "float32_or_wider", "the dtype in which powers are summed", ("input_dtype",)
+        "accumulate",
+        "float32_or_wider",
+        "the dtype in which powers are summed",
+        ("input_dtype",),
+        {"norm": "naive"},
     ),
     Dial(
         "norm_dtype",
@@ -62,7 +76,13 @@ DIALS = (
         "input_dtype: each tensor's norm is rounded to its dtype before it is used",
         ("input_dtype",),
     ),
-    Dial("at_equal", "unchanged", "norm = max_norm: the input itself, or g·c/n", ("rescaled",)),
+    Dial(
+        "at_equal",
+        "unchanged",
+        "norm = max_norm: min(1, c/n), or g·c/n whenever n >= c (with eps the two part)",
+        ("rescaled",),
+        {"eps_at": "denominator", "eps": 1e-6},
+    ),
     Dial(
         "below_limit",
         "unchanged",
@@ -220,36 +240,37 @@ def _filled(tensor: Tensor, value: Real) -> Value:
 
 def norm_ulps(tensors: Any, settings: Settings) -> int:
     """Return the allowed error of a norm, in ULP of its own dtype (see TOLERANCE_WHY)."""
-    order, count = number(settings["ord"]), sizes(tensors)
-    if isinf(order):
-        return 0
-    return (
-        ceil((count + 2) / order)
-        + 4
-        + _flushed_ulps(tensors, settings)
-        + _rounded_parts(tensors, settings)
-    )
-
-
-def _rounded_parts(tensors: Any, settings: Settings) -> int:
-    # Norms of narrow tensors that are rounded before they join a wider total bring their own ULP along.
-    if settings["norm_dtype"] == "float32_or_wider" or not sizes(tensors):
-        return 0
     present = [t for t in tensors if t is not None]
-    if len({t.dtype.name for t in present}) == 1:
+    if isinf(number(settings["ord"])) or not present:
         return 0
-    return int(2 ** (FLOATS[widest(present)].precision - FLOATS[narrowest(present)].precision))
+    precision = FLOATS[norm_dtype(present, settings)].precision
+    narrow = FLOATS[narrowest(present)].precision
+    if settings["accumulate"] == "input_dtype":
+        return _relative_ulps(present, settings) * int(2 ** (precision - narrow))
+    mixed = len({t.dtype.name for t in present}) > 1
+    # Norms of narrow tensors that are rounded before they join a wider total bring their own ULP along.
+    parts = (
+        int(2 ** (precision - narrow)) if mixed and settings["norm_dtype"] == "input_dtype" else 0
+    )
+    return _relative_ulps(present, settings) + parts
 
 
 def grad_ulps(tensors: Any, settings: Settings) -> int:
     """Return the allowed error of a clipped gradient, in ULP of its dtype (see TOLERANCE_WHY)."""
-    of_norm = norm_ulps(tensors, settings)
     present = [t for t in tensors if t is not None]
+    if settings["accumulate"] == "input_dtype" and not isinf(number(settings["ord"])) and present:
+        return _relative_ulps(present, settings) + 4
+    of_norm = norm_ulps(tensors, settings)
     widest_precision = max((FLOATS[t.dtype.name].precision for t in present), default=24)
-    if settings["accumulate"] == "float32_or_wider" and widest_precision < 24:
+    if widest_precision < 24:
         of_norm = ceil(of_norm * 2.0 ** (widest_precision - 24))
         of_norm += settings["norm_dtype"] == "input_dtype"
     return of_norm + 4
+
+
+def _relative_ulps(present: list[Tensor], settings: Settings) -> int:
+    count = ceil((sizes(present) + 2) / number(settings["ord"]))
+    return count + 4 + _flushed_ulps(present, settings)
 
 
 def _flushed_ulps(tensors: Any, settings: Settings) -> int:

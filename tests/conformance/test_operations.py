@@ -1,0 +1,160 @@
+"""What must hold for every operation, whoever wrote it: nothing here is about one of them."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import conformance
+from conformance import fixtures
+from conformance.build import build, stale
+from conformance.cases import Case
+from conformance.compare import compare, differs
+from conformance.operation import Dial, Expectation, Operation, leaves, map_tensors, sizes
+from conformance.operations import load, names
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+SMALL = 600
+"""Elements: enough for every edge, few enough for the oracle to be asked often."""
+UNSEEN = {"in_place"}
+"""Dials that do not show in the outputs."""
+
+
+@cache
+def small_cases(name: str) -> list[Case]:
+    return [
+        c for c in load(name).generate() if sizes(c.inputs) <= SMALL and "trajectory" not in name
+    ]
+
+
+def apart(a: Expectation, b: Expectation) -> bool:
+    """Say whether two expectations part: in numbers, or in asking for the very bits."""
+    return differs(a, b) or exactness(a) != exactness(b)
+
+
+def exactness(expected: Expectation) -> list[bool]:
+    return [leaf is not None and leaf.ulp == 0 for _, leaf in leaves(expected.outputs)]
+
+
+@cache
+def canonical(name: str, case_id: str) -> Expectation:
+    return load(name).expect(next(c for c in small_cases(name) if c.id == case_id))
+
+
+def settings(dial: Dial) -> list[dict[str, Any]]:
+    return [{**dial.context, dial.name: value} for value in (dial.default, *dial.others)]
+
+
+def own_dials(operation: Operation) -> list[Dial]:
+    return [dial for dial in operation.dials if dial.name not in UNSEEN]
+
+
+DIALS = [(name, dial.name) for name in names() for dial in own_dials(load(name))]
+MISTAKES = [(name, mistake.name) for name in names() for mistake in load(name).mistakes]
+
+
+@pytest.mark.parametrize("name", names())
+def test_module_is_complete(name: str) -> None:
+    operation = load(name)
+    assert operation.id == name
+    assert operation.mistakes, "every operation has known mistakes"
+    cases = operation.generate()
+    assert len({case.id for case in cases}) == len(cases) > 0
+    used = {flag for case in cases for flag in case.flags}
+    assert used == set(operation.flags), "a flag that no case has"
+    tested = {label for case in cases for label in case.constraints}
+    assert tested == set(operation.constraints), "a constraint that no case tests"
+    for flag in operation.flags.values():
+        assert flag.kind != "KNOWN_BUG" or flag.links, "a known bug names its report"
+
+
+@pytest.mark.parametrize(("name", "mistake_name"), MISTAKES)
+def test_mistake_is_caught_in_float32(name: str, mistake_name: str) -> None:
+    operation = load(name)
+    mistake = next(m for m in operation.mistakes if m.name == mistake_name)
+    for case in operation.generate():
+        if not case.id.endswith("-f32") or sizes(case.inputs) > SMALL:
+            continue
+        mistaken = operation.expect(case, oracle=mistake.oracle)
+        if differs(mistaken, canonical(name, case.id)):
+            return
+    pytest.fail(f"no float32 case of {name} catches: {mistake.description}")
+
+
+@pytest.mark.parametrize(("name", "dial_name"), DIALS)
+def test_settings_of_a_dial_are_told_apart(name: str, dial_name: str) -> None:
+    operation = load(name)
+    for a, b in combinations(settings(operation.dial(dial_name)), 2):
+        assert any(
+            apart(operation.expect(case, a), operation.expect(case, b))
+            for case in small_cases(name)
+        ), f"no case tells {a} from {b}"
+
+
+@pytest.mark.parametrize(("name", "dial_name"), DIALS)
+def test_refimpl_follows_the_dial(name: str, dial_name: str) -> None:
+    operation = load(name)
+    for setting in settings(operation.dial(dial_name))[1:]:
+        for case in small_cases(name):
+            check_refimpl(operation, case, setting)
+
+
+def check_refimpl(operation: Operation, case: Case, setting: dict[str, Any]) -> None:
+    from adapters.base import decode_writable
+    from adapters.refimpl import adapter
+    from conformance.formats import encode
+    from conformance.judge import map_outputs
+    from conformance.runner import request
+
+    asked = request(case)
+    asked["params"] = asked["params"] | fixtures.parameters(setting)
+    assert decode_writable is not None
+    answer = adapter.run(asked)
+    expected = operation.expect(case, setting)
+    if expected.rejects is not None:
+        assert "rejected" in answer, (
+            f"{case.full_id} {setting}: must be refused: {expected.rejects}"
+        )
+        return
+    assert "outputs" in answer, f"{case.full_id} {setting}: {answer}"
+    assert "mutated" not in answer
+    outputs = map_outputs(answer["outputs"])
+    difference = compare(outputs, expected).difference
+    assert difference is None, f"{case.full_id} {setting}: {difference}"
+    assert map_tensors(encode, outputs) == answer["outputs"]
+
+
+@pytest.mark.parametrize("name", names())
+def test_stored_expectations_are_those_of_the_oracle(name: str) -> None:
+    operation = load(name)
+    stored = {case.id: case for case in fixtures.read(operation)}
+    generated = operation.generate()
+    assert list(stored) == [case.id for case in generated]
+    for case in generated[::7]:
+        if sizes(case.inputs) <= SMALL and "trajectory" not in name:
+            frozen = fixtures.expectation(operation, stored[case.id], {})
+            assert not differs(frozen, operation.expect(case))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", names())
+def test_fixture_files_are_reproduced_byte_for_byte(name: str) -> None:
+    assert stale(build(name), fixtures.FOLDER) == []
+
+
+def test_oracle_does_not_know_refimpl_or_adapters() -> None:
+    root = Path(conformance.__file__).parent
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for module in modules:
+                assert module.split(".")[0] not in {"refimpl", "adapters", "torch", "tensorflow"}, (
+                    path
+                )
