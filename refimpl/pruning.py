@@ -12,6 +12,7 @@ that reads an array; everything else stays on the device.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterable, Sequence
 
 from . import checks
@@ -34,20 +35,26 @@ Pruned = tuple[list[Array | None], list[Array | None]]
 
 COMPARE = ("le", "lt")
 ROUNDING = ("half_even", "floor", "ceil", "kept_half_even", "kept_floor")
-TIES = ("lowest_index_first", "highest_index_first", "keep_all", "prune_all")
+TIES = ("lowest_index_first", "highest_index_first", "keep_all", "prune_all", "unspecified")
 NAN_SCORE = ("reject", "highest", "lowest")
+MASKING = ("select", "multiply")
+THRESHOLD_DTYPE = ("float32_or_wider", "input_dtype")
 
 
-def apply_mask(weights: Array, mask: Array) -> Array:
+def apply_mask(weights: Array, mask: Array, *, masking: str = "select") -> Array:
     """Return ``where(mask, weights, +0.0)``, of the shape and dtype of ``weights``.
 
     ``mask`` is boolean, of the same shape, True where a weight is kept, bit for bit. A selection,
-    not a product, which would leave -0.0 for a negative weight and NaN for a NaN or an infinity.
+    not a product, which would leave -0.0 for a negative weight and NaN for a NaN or an infinity;
+    the dial ``masking`` "multiply" gives that product.
     Raises ValueError where the shapes differ or the mask is not boolean.
     """
+    checks.choice("masking", masking, MASKING)
     xp = namespace(weights, mask)
     checks.boolean(xp, "the mask", mask)
     checks.same_shape("weights", weights, "the mask", mask)
+    if masking == "multiply":
+        return weights * astype(xp, mask, weights.dtype)
     return xp.where(mask, weights, xp.zeros_like(weights))
 
 
@@ -59,6 +66,8 @@ def prune_threshold(
     previous: Arrays | None = None,
     compare: str = "le",
     nan_score: str = "reject",
+    threshold_dtype: str = "float32_or_wider",
+    masking: str = "select",
 ) -> Pruned:
     """Prune every weight whose score is at or below a threshold (Han et al. 2015).
 
@@ -69,13 +78,15 @@ def prune_threshold(
 
     Dials: ``compare`` "le" prunes where score <= threshold, "lt" where score < threshold;
     ``nan_score`` "reject" raises ValueError if a competing score is NaN, "highest" keeps it,
-    "lowest" prunes it.
+    "lowest" prunes it; ``threshold_dtype`` "input_dtype" rounds the threshold to the dtype of the
+    scores, also to 16 bits; ``masking``: see :func:`apply_mask`.
 
     Returns the masks (boolean, True keeps) and the weights with +0.0 where pruned.
     Raises ValueError for a NaN threshold, an unknown dial setting or shapes that differ.
     """
     threshold = checks.number("threshold", threshold, finite=False)
     previous = _check(weights, scores, previous, compare=compare, nan_score=nan_score)
+    checks.choice("threshold_dtype", threshold_dtype, THRESHOLD_DTYPE)
     masks: list[Array | None] = []
     for w, s, before in zip(weights, scores, previous, strict=True):
         if w is None or s is None:
@@ -83,9 +94,9 @@ def prune_threshold(
             continue
         xp = namespace(w, s)
         _refuse_nan(xp, s, before, nan_score)
-        selected = _at_threshold(xp, s, threshold, compare, nan_score)
+        selected = _at_threshold(xp, s, threshold, compare, nan_score, threshold_dtype)
         masks.append(_keep(~selected, before))
-    return masks, _apply(weights, masks)
+    return masks, _apply(weights, masks, masking)
 
 
 def prune_fraction(
@@ -102,6 +113,9 @@ def prune_fraction(
     normalise: str = "none",
     nan_score: str = "reject",
     iterate: str = "remaining",
+    score_sign: str = "kept",
+    amount_dtype: str = "float64",
+    masking: str = "select",
 ) -> Pruned:
     """Prune the weights with the lowest scores: a fraction of them, or a count.
 
@@ -119,15 +133,19 @@ def prune_fraction(
       the kept count (1 - amount) * n instead, so that k = n - kept;
     - ``ties`` among equal scores at the boundary: "lowest_index_first" and "highest_index_first"
       prune exactly k; "keep_all" keeps and "prune_all" prunes the whole group of equals that the
-      boundary would split, fewer or more than k;
+      boundary would split, fewer or more than k; "unspecified" promises exactly k and no more
+      (here it is "lowest_index_first");
     - ``minimum_kept``: k leaves at least so many of the entries that compete ("prune_all" may take
       further equals);
     - ``normalise`` "layer_l2": scores are divided by the 2-norm of the scores of their tensor that
-      compete, before a global comparison (it cannot change the order inside one tensor);
+      compete, before a comparison of global scope; an infinite score makes that undefined (NaN);
     - ``nan_score``: "reject" raises ValueError, "highest" ranks NaN above infinity, "lowest" below
       everything;
     - ``iterate``: "remaining" takes amount and count of what ``previous`` has left, "total" of all
-      entries, those already pruned included.
+      entries, those already pruned included;
+    - ``score_sign`` "ignored" ranks by the magnitudes of the scores;
+    - ``amount_dtype`` "float32": the product above, and 1 - amount, are rounded to float32;
+    - ``masking``: see :func:`apply_mask`.
 
     Returns the masks (boolean, True keeps) and the weights with +0.0 where pruned.
     Raises ValueError for an amount outside [0, 1], a count above what is there, both or neither of
@@ -145,6 +163,8 @@ def prune_fraction(
     checks.choice("ties", ties, TIES)
     checks.choice("normalise", normalise, ("none", "layer_l2"))
     checks.choice("iterate", iterate, ("remaining", "total"))
+    checks.choice("score_sign", score_sign, ("kept", "ignored"))
+    checks.choice("amount_dtype", amount_dtype, ("float64", "float32"))
     previous = _check(weights, scores, previous, nan_score=nan_score)
 
     masks = [_untouched(w, before) for w, before in zip(weights, previous, strict=True)]
@@ -153,14 +173,18 @@ def prune_fraction(
     for group in groups:
         grouped = present([scores[i] for i in group])
         xp = namespace(*grouped)
-        values = _flatten(xp, grouped, [previous[i] for i in group], normalise)
+        if score_sign == "ignored":
+            grouped = [abs(s) for s in grouped]
+        # Inside one tensor a common divisor changes no order, but its rounding could make ties.
+        divide = normalise if scope == "global" else "none"
+        values = _flatten(xp, grouped, [previous[i] for i in group], divide)
         before = None
         if any(previous[i] is not None for i in group):
             before = xp.concat([xp.reshape(masks[i], (-1,)) for i in group])
         size = values.shape[0]
         left = size if before is None else _count(xp, before)
         _refuse_nan(xp, values, before, nan_score)
-        k = _to_prune(size, left, amount, count, rounding, iterate)
+        k = _to_prune(size, left, amount, count, rounding, iterate, amount_dtype)
         k = min(k, max(left - minimum_kept, 0))
         kept = ~_select(xp, _keys(xp, values, before, nan_score), k, ties)
         start = 0
@@ -168,7 +192,7 @@ def prune_fraction(
             stop = start + math.prod(s.shape)
             masks[i] = _keep(xp.reshape(kept[start:stop], s.shape), previous[i])
             start = stop
-    return masks, _apply(weights, masks)
+    return masks, _apply(weights, masks, masking)
 
 
 def shrink(
@@ -180,6 +204,7 @@ def shrink(
     previous: Arrays | None = None,
     compare: str = "le",
     nan_score: str = "reject",
+    threshold_dtype: str = "float32_or_wider",
 ) -> list[Array | None]:
     """Return weights times ``1 - rate`` where the score is at or below a threshold.
 
@@ -193,6 +218,7 @@ def shrink(
     threshold = checks.number("threshold", threshold, finite=False)
     rate = checks.number("rate", rate, low=0.0, high=1.0)
     previous = _check(weights, scores, previous, compare=compare, nan_score=nan_score)
+    checks.choice("threshold_dtype", threshold_dtype, THRESHOLD_DTYPE)
     shrunk: list[Array | None] = []
     for w, s, before in zip(weights, scores, previous, strict=True):
         if w is None:
@@ -202,7 +228,7 @@ def shrink(
         if s is not None:
             xp = namespace(w, s)
             _refuse_nan(xp, s, before, nan_score)
-            selected = _at_threshold(xp, s, threshold, compare, nan_score)
+            selected = _at_threshold(xp, s, threshold, compare, nan_score, threshold_dtype)
             result = xp.where(selected, astype(xp, widen(xp, w) * (1.0 - rate), w.dtype), w)
         shrunk.append(result if before is None else apply_mask(result, before))
     return shrunk
@@ -252,10 +278,16 @@ def _refuse_nan(xp: Namespace, scores: Array, before: Array | None, nan_score: s
 
 
 def _at_threshold(
-    xp: Namespace, scores: Array, threshold: float, compare: str, nan_score: str
+    xp: Namespace,
+    scores: Array,
+    threshold: float,
+    compare: str,
+    nan_score: str,
+    threshold_dtype: str = "float32_or_wider",
 ) -> Array:
     wide = widen(xp, scores)
-    limit = scalar(xp, threshold, wide)
+    like = scores if threshold_dtype == "input_dtype" else wide
+    limit = astype(xp, scalar(xp, threshold, like), wide.dtype)
     selected = wide <= limit if compare == "le" else wide < limit
     return selected | xp.isnan(wide) if nan_score == "lowest" else selected
 
@@ -275,11 +307,17 @@ def _flatten(xp: Namespace, scores: Sequence[Array], previous: Arrays, normalise
 
 
 def _to_prune(
-    size: int, left: int, amount: float | None, count: int | None, rounding: str, iterate: str
+    size: int,
+    left: int,
+    amount: float | None,
+    count: int | None,
+    rounding: str,
+    iterate: str,
+    amount_dtype: str,
 ) -> int:
     base = left if iterate == "remaining" else size
     if amount is not None:
-        target = _rounded(amount, base, rounding)
+        target = _rounded(amount, base, rounding, amount_dtype)
     else:
         assert count is not None
         if count > base:
@@ -288,14 +326,21 @@ def _to_prune(
     return target if iterate == "remaining" else max(target - (size - left), 0)
 
 
-def _rounded(amount: float, n: int, rounding: str) -> int:
-    if rounding == "kept_half_even":
-        return n - round((1.0 - amount) * n)
-    if rounding == "kept_floor":
-        return n - math.floor((1.0 - amount) * n)
+def _rounded(amount: float, n: int, rounding: str, amount_dtype: str) -> int:
+    cast = _float32 if amount_dtype == "float32" else float
+    share = cast(amount)
+    if rounding in ("kept_half_even", "kept_floor"):
+        kept = cast(cast(1.0 - share) * cast(n))
+        return n - (round(kept) if rounding == "kept_half_even" else math.floor(kept))
+    product = cast(share * cast(n))
     if rounding == "floor":
-        return math.floor(amount * n)
-    return math.ceil(amount * n) if rounding == "ceil" else round(amount * n)
+        return math.floor(product)
+    return math.ceil(product) if rounding == "ceil" else round(product)
+
+
+def _float32(value: float) -> float:
+    rounded: float = struct.unpack("f", struct.pack("f", value))[0]
+    return rounded
 
 
 def _keys(xp: Namespace, values: Array, before: Array | None, nan_score: str) -> list[Array]:
@@ -318,7 +363,7 @@ def _keys(xp: Namespace, values: Array, before: Array | None, nan_score: str) ->
 
 def _select(xp: Namespace, keys: list[Array], k: int, ties: str) -> Array:
     """Return a flat mask of the ``k`` smallest entries, ties as the dial says."""
-    if ties == "lowest_index_first" or k == 0:
+    if ties in ("lowest_index_first", "unspecified") or k == 0:
         return smallest(xp, keys, k)
     if ties == "highest_index_first":
         return xp.flip(smallest(xp, [xp.flip(key) for key in keys], k))
@@ -348,9 +393,11 @@ def _untouched(weights: Array | None, before: Array | None) -> Array | None:
     return xp.ones_like(weights, dtype=xp.bool)
 
 
-def _apply(weights: Iterable[Array | None], masks: Iterable[Array | None]) -> list[Array | None]:
+def _apply(
+    weights: Iterable[Array | None], masks: Iterable[Array | None], masking: str
+) -> list[Array | None]:
     pairs = zip(weights, masks, strict=True)
-    return [None if w is None else apply_mask(w, mask) for w, mask in pairs]
+    return [None if w is None else apply_mask(w, mask, masking=masking) for w, mask in pairs]
 
 
 def _check(
