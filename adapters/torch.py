@@ -1,4 +1,4 @@
-"""PyTorch: ``torch.nn.utils.clip_grad_norm_`` and friends, called as a user calls them."""
+"""PyTorch, called as a user calls it: ``torch.nn.utils``, ``torch.optim``, autograd."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_, prune
 
-from adapters.base import Adapter
+from adapters import _torch_layers
+from adapters.base import Adapter, Rejected, Unsupported
 
-Tensors = list[torch.Tensor | None]
+Tensors = list[Tensor | None]
 Outputs = dict[str, Any]
 
 
-def to_torch(array: np.ndarray[Any, Any]) -> torch.Tensor:
+def to_torch(array: np.ndarray[Any, Any]) -> Tensor:
     """Share the memory of an array, so that writing to the tensor is seen by the suite."""
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
 
 
-def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+def to_numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
     """Return a tensor's values as an array."""
     tensor = tensor.detach().contiguous()
     if tensor.dtype == torch.bfloat16:
@@ -37,6 +41,16 @@ adapter = Adapter(
     to_numpy=to_numpy,
 )
 
+WIDE = ("float64", "float32")
+
+
+def _refused(error: RuntimeError) -> Rejected:
+    """Mark an error as a refusal, where PyTorch documents that it refuses the argument."""
+    return Rejected(str(error).partition("\n")[0])
+
+
+# --- clipping ---------------------------------------------------------------------------------
+
 
 def _parameters(grads: Tensors) -> list[torch.nn.Parameter]:
     """Return parameters that have these gradients."""
@@ -49,17 +63,215 @@ def _parameters(grads: Tensors) -> list[torch.nn.Parameter]:
     return parameters
 
 
-@adapter.operation(
-    "clip.global_norm",
-    dialect={
-        "eps_at": "denominator", "eps": 1e-6, "nonfinite": "multiply", "norm": "naive",
-        "norm_dtype": "input_dtype", "infinite_limit": "multiply",
-        "negative_limit": "flip_sign", "nan_limit": "nan",
-        "in_place": "documented",
-    },
-)  # fmt: skip
+CLIP_NORM = {
+    "eps_at": "denominator", "eps": 1e-6, "nonfinite": "multiply", "norm": "naive",
+    "norm_dtype": "input_dtype", "infinite_limit": "multiply",
+    "negative_limit": "flip_sign", "nan_limit": "nan", "in_place": "documented",
+}  # fmt: skip
+
+
+@adapter.operation("clip.global_norm", dialect=CLIP_NORM)
 def clip_global_norm(grads: Tensors, *, max_norm: float, ord: float) -> Outputs:
     """``torch.nn.utils.clip_grad_norm_``."""
     parameters = _parameters(grads)
-    total = torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type=ord)
+    total = clip_grad_norm_(parameters, max_norm, norm_type=ord)
     return {"grads": [p.grad for p in parameters], "total_norm": total}
+
+
+@adapter.operation("clip.norm", dialect=CLIP_NORM)
+def clip_norm(grads: Tensors, *, max_norm: float, ord: float) -> Outputs:
+    """``torch.nn.utils.clip_grad_norm_`` on one parameter at a time."""
+    parameters = _parameters(grads)
+    norms = [
+        None if p.grad is None else clip_grad_norm_(p, max_norm, norm_type=ord) for p in parameters
+    ]
+    return {"grads": [p.grad for p in parameters], "norms": norms}
+
+
+@adapter.operation(
+    "clip.value",
+    dialect={"crossed_bounds": "max_wins", "nan_limit": "nan", "in_place": "documented"},
+)
+def clip_value(
+    grads: Tensors,
+    *,
+    min: float | None = None,
+    max: float | None = None,
+    range: float | None = None,
+) -> Outputs:
+    """``torch.nn.utils.clip_grad_value_``, whose interval is symmetric; ``torch.clamp`` for others."""
+    if range is not None:
+        if min is not None or max is not None:
+            raise Unsupported("PyTorch has no range that min and max could contradict")
+        min, max = -range / 2, range / 2
+    if max is not None and min == -max:
+        parameters = _parameters(grads)
+        clip_grad_value_(parameters, max)
+        return {"grads": [p.grad for p in parameters]}
+    if min is None and max is None:
+        try:
+            torch.clamp(torch.zeros(()))
+        except RuntimeError as error:
+            raise _refused(error) from error
+    return {"grads": [None if g is None else torch.clamp(g, min, max) for g in grads]}
+
+
+# --- pruning ----------------------------------------------------------------------------------
+
+
+def _modules(weights: Tensors, previous: Tensors | None) -> list[torch.nn.Module | None]:
+    """Return a module for each weight, pruned by its previous mask if it has one."""
+    modules: list[torch.nn.Module | None] = []
+    for index, weight in enumerate(weights):
+        if weight is None:
+            modules.append(None)
+            continue
+        module = torch.nn.Module()
+        module.weight = torch.nn.Parameter(weight)
+        mask = None if previous is None else previous[index]
+        if mask is not None:
+            prune.custom_from_mask(module, "weight", mask)
+        modules.append(module)
+    return modules
+
+
+@adapter.operation("prune.fraction", dialect={"ties": "unspecified"})
+def prune_fraction(
+    weights: Tensors,
+    scores: Tensors,
+    previous: Tensors | None = None,
+    *,
+    amount: float | None = None,
+    count: int | None = None,
+    scope: str = "tensor",
+) -> Outputs:
+    """``prune.l1_unstructured`` and ``prune.global_unstructured`` with ``importance_scores``."""
+    if (amount is None) == (count is None):
+        raise Unsupported("PyTorch has one argument, amount, a float or an integer")
+    quantity = count if amount is None else float(amount)
+    modules = _modules(weights, previous)
+    scored = [
+        (m, s) for m, s in zip(modules, scores, strict=True) if m is not None and s is not None
+    ]
+    if scope == "global":
+        prune.global_unstructured(
+            [(m, "weight") for m, _ in scored],
+            prune.L1Unstructured,
+            importance_scores={(m, "weight"): s for m, s in scored},
+            amount=quantity,
+        )
+    else:
+        for m, s in scored:
+            prune.l1_unstructured(m, "weight", amount=quantity, importance_scores=s)
+    return {
+        "masks": [None if m is None else _mask(m) for m in modules],
+        "weights": [None if m is None else m.weight for m in modules],
+    }
+
+
+def _mask(module: torch.nn.Module) -> Tensor:
+    mask = getattr(module, "weight_mask", None)
+    return torch.ones_like(module.weight, dtype=torch.bool) if mask is None else mask.bool()
+
+
+# --- regularisers and proximal operators --------------------------------------------------------
+
+
+def _penalty(weights: Tensors, term: Any) -> Outputs:
+    """Return the sum of a term of every weight, and its gradients by autograd."""
+    leaves = [None if w is None else w.clone().requires_grad_() for w in weights]
+    given = [w for w in leaves if w is not None]
+    value = sum((term(w) for w in given), torch.zeros(()))
+    grads = iter(torch.autograd.grad(value, given) if given else ())
+    return {"value": value, "grads": [None if w is None else next(grads) for w in leaves]}
+
+
+@adapter.operation("penalty.l1")
+def penalty_l1(weights: Tensors, *, strength: float) -> Outputs:
+    """The gradient that autograd gives ``strength * w.abs().sum()``."""
+    return _penalty(weights, lambda w: strength * w.abs().sum())
+
+
+@adapter.operation("penalty.l2")
+def penalty_l2(weights: Tensors, *, strength: float) -> Outputs:
+    """The gradient that autograd gives ``strength * w.square().sum()``."""
+    return _penalty(weights, lambda w: strength * w.square().sum())
+
+
+@adapter.operation("penalty.elastic_net")
+def penalty_elastic_net(weights: Tensors, *, l1: float, l2: float) -> Outputs:
+    """The gradient that autograd gives ``l1 * w.abs().sum() + l2 * w.square().sum()``."""
+    return _penalty(weights, lambda w: l1 * w.abs().sum() + l2 * w.square().sum())
+
+
+@adapter.operation("prox.l1")
+def prox_l1(weights: Tensors, *, strength: float, step: float) -> Outputs:
+    """``torch.nn.functional.softshrink``."""
+    try:
+        shrunk = [None if w is None else functional.softshrink(w, strength * step) for w in weights]
+    except RuntimeError as error:
+        raise _refused(error) from error
+    return {"weights": shrunk}
+
+
+# --- optimisers ---------------------------------------------------------------------------------
+
+
+def _trajectory(
+    optimizer_class: Any, params: list[Tensor], grads: list[Tensors], lr: Any, **options: Any
+) -> Outputs:
+    """Step an optimiser through the given gradients; ``lr`` is a number or one per step."""
+    parameters = [torch.nn.Parameter(p.clone()) for p in params]
+    rates = lr if isinstance(lr, list) else [lr] * len(grads)
+    optimizer = optimizer_class(parameters, lr=rates[0] if rates else 0.0, **options)
+    trajectory = []
+    for rate, step in zip(rates, grads, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        for parameter, grad in zip(parameters, step, strict=True):
+            parameter.grad = grad
+        optimizer.step()
+        trajectory.append([p.detach().clone() for p in parameters])
+    return {"params": trajectory}
+
+
+@adapter.operation("optim.sgd", dtypes=WIDE)
+def optim_sgd(params: list[Tensor], grads: list[Tensors], *, lr: Any, **options: Any) -> Outputs:
+    """``torch.optim.SGD``."""
+    return _trajectory(torch.optim.SGD, params, grads, lr, **options)
+
+
+def _adam(
+    optimizer_class: Any, params: Any, grads: Any, *, beta1: float, beta2: float, **options: Any
+) -> Outputs:
+    return _trajectory(optimizer_class, params, grads, betas=(beta1, beta2), **options)
+
+
+@adapter.operation("optim.adam", dtypes=WIDE)
+def optim_adam(params: list[Tensor], grads: list[Tensors], **options: Any) -> Outputs:
+    """``torch.optim.Adam``."""
+    return _adam(torch.optim.Adam, params, grads, **options)
+
+
+@adapter.operation("optim.adamw", dtypes=WIDE)
+def optim_adamw(params: list[Tensor], grads: list[Tensors], **options: Any) -> Outputs:
+    """``torch.optim.AdamW``."""
+    return _adam(torch.optim.AdamW, params, grads, **options)
+
+
+@adapter.operation("optim.rmsprop", dtypes=WIDE)
+def optim_rmsprop(params: list[Tensor], grads: list[Tensors], **options: Any) -> Outputs:
+    """``torch.optim.RMSprop``."""
+    return _trajectory(torch.optim.RMSprop, params, grads, **options)
+
+
+@adapter.operation("optim.adagrad", dtypes=WIDE)
+def optim_adagrad(
+    params: list[Tensor], grads: list[Tensors], *, initial_accumulator: float, **options: Any
+) -> Outputs:
+    """``torch.optim.Adagrad``."""
+    options["initial_accumulator_value"] = initial_accumulator
+    return _trajectory(torch.optim.Adagrad, params, grads, **options)
+
+
+_torch_layers.register(adapter)
