@@ -6,7 +6,7 @@ How numbers are compared is written in ``conformance.compare``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from conformance import fixtures
 from conformance.cases import Case
 from conformance.compare import Difference, compare
 from conformance.formats import FormatError, decode
-from conformance.operation import Expectation, Operation, Setting
+from conformance.operation import Expectation, Operation, Setting, write
 
 Status = Literal[
     "passed",
@@ -42,6 +42,10 @@ class Verdict:
     numbers: int = 0
     divergence: str = ""
     effect: float = 0.0
+    departs: Difference | None = None
+    """The first difference from the canonical answer, where the answer is not that."""
+    reason: str = ""
+    """Why a failure was expected."""
     seconds: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
@@ -58,6 +62,8 @@ class Verdict:
             "numbers": self.numbers,
             "divergence": self.divergence,
             "effect": finite_effect,
+            "departs": str(self.departs) if self.departs else None,
+            "reason": self.reason,
             "seconds": round(self.seconds, 6),
         }
 
@@ -73,28 +79,57 @@ def judge(operation: Operation, case: Case, dialect: Setting, answer: Mapping[st
         return _judge_rejection(operation, case, dialect, declared, answer)
     if not isinstance(answer.get("outputs"), Mapping):
         return Verdict(case, "crashed", message="the answer has neither outputs nor a status")
-    written = [str(name) for name in answer.get("mutated") or []]
+    written = answer.get("mutated") or []
+    if not isinstance(written, list):
+        return Verdict(case, "failed", False, "malformed: mutated must be a list of input names")
     if written and dialect.get("in_place", "no") == "no":
-        return Verdict(case, "failed", False, f"wrote to the caller's {', '.join(written)}")
+        return Verdict(
+            case, "failed", False, f"wrote to the caller's {', '.join(map(str, written))}"
+        )
     if declared.rejects is not None:
         return Verdict(case, "failed", False, f"must be refused: {declared.rejects}")
     try:
         outputs = map_outputs(answer["outputs"])
-    except FormatError as error:
+    except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
         return Verdict(case, "failed", False, f"malformed output: {error}")
     outputs = stand_in(operation, case, dialect, outputs)
     compared = compare(outputs, declared)
-    status: Status = "failed" if compared.difference else "passed"
+    difference = located(operation, compared.difference)
+    status: Status = "failed" if difference else "passed"
     verdict = Verdict(
         case,
         status,
-        difference=compared.difference,
-        message=str(compared.difference or ""),
+        difference=difference,
+        message=str(difference or ""),
         worst_ulp=compared.worst_ulp,
         numbers=compared.numbers,
     )
     _mark_canonical(operation, case, dialect, outputs, verdict)
     return verdict
+
+
+def check_dialect(operation: Operation, dialect: Setting) -> None:
+    """Raise a ValueError unless every dial exists and is set to something that it knows."""
+    for name, value in dialect.items():
+        dial = operation.dial(name)
+        known = (dial.default, *dial.others)
+        if value not in known and not (_is_number(value) and any(map(_is_number, known))):
+            words = ", ".join(write(v) for v in known)
+            raise ValueError(
+                f"{operation.id} has no setting {name}={write(value)}; it knows {words}"
+            )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def located(operation: Operation, difference: Difference | None) -> Difference | None:
+    """Put a difference's path into the operation's own words (step, stage), if it has such words."""
+    locate = getattr(operation, "locate", None)
+    if difference is None or locate is None:
+        return difference
+    return replace(difference, where=f"{locate(difference.where)} ({difference.where})")
 
 
 def map_outputs(outputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,7 +153,11 @@ def stand_in(
     """Replace outputs by their representative where the operation leaves a choice (ties)."""
     if operation.representative is None:
         return outputs
-    return operation.representative(case, dialect, outputs)
+    try:
+        return operation.representative(case, dialect, outputs)
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError):
+        # Outputs of the wrong structure or shape: the comparison says what is wrong with them.
+        return outputs
 
 
 def _judge_rejection(
@@ -149,6 +188,7 @@ def _mark_canonical(
     else:
         compared = compare(stand_in(operation, case, {}, outputs), canonical)
         verdict.canonical, verdict.effect = compared.difference is None, compared.effect
+        verdict.departs = located(operation, compared.difference)
     if verdict.status == "passed" and not verdict.canonical:
         verdict.divergence = fixtures.divergence(operation, case, dialect)
 

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from typing import Any
 
 PROTOCOL = 1
 LONGEST_LINE = 256 * 2**20
+GLANCE_SECONDS = 0.2
+"""How long a silent process is waited for before looking whether it is still alive."""
+STOP_SECONDS = 5.0
 NOT_INSTALLED = 3
 """Exit code with which an adapter says, before its first answer, that its framework is not there."""
 
@@ -29,8 +33,25 @@ class NotStarted(Exception):
     """The implementation could not be started; the message says why and what to do."""
 
 
+class NotInstalled(NotStarted):
+    """The adapter is there, the library that it adapts is not."""
+
+
+class Interrupted(Exception):
+    """The event given to the process was set: the user wants to stop."""
+
+
 class Crashed(Exception):
     """The process ended, or answered something that is not the protocol."""
+
+
+class AnsweredTwice(Exception):
+    """There was another answer for the case before, so nothing can be said of this one yet."""
+
+    def __init__(self, case_id: str) -> None:
+        """Remember the case that was answered twice."""
+        super().__init__(f"answered {case_id} twice")
+        self.case_id = case_id
 
 
 class TimedOut(Exception):
@@ -54,12 +75,19 @@ class Process:
     """A started implementation."""
 
     def __init__(
-        self, command: Sequence[str], timeout: float, start_timeout: float = 120.0
+        self,
+        command: Sequence[str],
+        timeout: float,
+        start_timeout: float = 120.0,
+        interrupt: threading.Event | None = None,
     ) -> None:
         """Remember how to start; nothing runs until :meth:`start`."""
         self.command = list(command)
         self.timeout = timeout
         self.start_timeout = start_timeout
+        self.interrupt = interrupt or threading.Event()
+        self._answered: str | None = None
+        self._writer: threading.Thread | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._lines: queue.Queue[bytes | None] = queue.Queue()
         self._errors: deque[str] = deque(maxlen=20)
@@ -74,15 +102,21 @@ class Process:
             answer = self._exchange({"cmd": "start", "protocol": PROTOCOL}, self.start_timeout)
         except Crashed as error:
             code = self._process.poll() if self._process else None
-            reason = self._context() if code == NOT_INSTALLED else f"{error}{self._and_context()}"
+            context = self._context()
+            reason = f"{error}{self._and_context()}"
             self.close()
+            if code == NOT_INSTALLED and context:
+                raise NotInstalled(context) from None
             raise NotStarted(reason) from None
         except TimedOut:
             self.close()
             raise NotStarted(f"no answer to start within {self.start_timeout:g} s") from None
         try:
             return _implementation(answer)
-        except (KeyError, TypeError, AttributeError) as error:
+        except NotStarted:
+            self.close()
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             self.close()
             raise NotStarted(f"the answer to start is malformed: {error!r}") from None
 
@@ -91,6 +125,7 @@ class Process:
 
         Raises:
             Crashed, TimedOut: the process is stopped; the message has the end of its standard error.
+            AnsweredTwice: the process is stopped; the fault is that of an earlier case, so ask again.
         """
         if self._process is None:
             try:
@@ -99,8 +134,13 @@ class Process:
                 raise Crashed(f"could not be started again: {error}") from None
         try:
             answer = self._exchange(request, self.timeout)
-            if answer.get("id") != request["id"]:
-                raise Crashed(f"answered for {answer.get('id')!r}")
+            given = answer.get("id")
+            if given != request["id"] and given is not None and given == self._answered:
+                self.close()
+                raise AnsweredTwice(given)
+            if given != request["id"]:
+                raise Crashed(f"answered for {given!r}")
+            self._answered = given
             return answer
         except Crashed as error:
             self._settle()
@@ -112,14 +152,31 @@ class Process:
             self.close()
             raise TimedOut(f"no answer within {self.timeout:g} s{context}") from None
 
-    def stop(self) -> None:
-        """Ask the process to stop; kill it if it does not."""
-        if self._process is not None and self._process.stdin is not None:
-            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                self._process.stdin.write(b'{"cmd":"stop"}\n')
-                self._process.stdin.close()
-                self._process.wait(timeout=5)
+    def stop(self) -> str:
+        """Ask the process to stop; kill it if it does not.
+
+        Returns:
+            What was wrong with the way it stopped, or an empty string.
+
+        Raises:
+            AnsweredTwice: a second answer for the last case was left over.
+        """
+        process, complaint = self._process, ""
+        if process is None:
+            return ""
+        self._send(b'{"cmd":"stop"}\n', last=True)
+        try:
+            if code := process.wait(timeout=STOP_SECONDS):
+                complaint = f"after stop it {_ending(code)}, not 0{self._and_context()}"
+        except subprocess.TimeoutExpired:
+            complaint = f"did not stop within {STOP_SECONDS:g} s and was killed"
+        lines, answered = self._lines, self._answered
         self.close()
+        with contextlib.suppress(queue.Empty, Crashed):
+            while line := lines.get(timeout=1):
+                if answered is not None and _parse(line).get("id") == answered:
+                    raise AnsweredTwice(answered)
+        return complaint
 
     def close(self) -> None:
         """Kill the process and every child it left in its group."""
@@ -132,14 +189,18 @@ class Process:
             else:
                 process.kill()
         process.wait()
-        for stream in (process.stdin, process.stdout):
+        if self._writer is not None:
+            self._writer.join(timeout=1)
+        # A stream that a thread still waits for has a lock that close() would wait for: such a thread
+        # means that a process outside the group holds the other end, and the stream is left to it.
+        if process.stdin is not None and not (self._writer and self._writer.is_alive()):
             with contextlib.suppress(OSError):
-                if stream is not None:
-                    stream.close()
+                process.stdin.close()
 
     def _spawn(self) -> None:
-        self._errors.clear()
+        self._errors = deque(maxlen=20)
         self._lines = queue.Queue()
+        self._answered = None
         self._process = subprocess.Popen(
             self.command,
             stdin=subprocess.PIPE,
@@ -147,42 +208,42 @@ class Process:
             stderr=subprocess.PIPE,
             start_new_session=os.name == "posix",
         )
-        for target in (self._read_answers, self._read_errors):
-            threading.Thread(target=target, args=(self._process, self._lines), daemon=True).start()
-
-    def _read_answers(self, process: Any, lines: queue.Queue[bytes | None]) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            while line := process.stdout.readline(LONGEST_LINE):
-                lines.put(line)
-        lines.put(None)
-
-    def _read_errors(self, process: Any, _: Any) -> None:
-        with contextlib.suppress(OSError, ValueError), process.stderr:
-            while line := process.stderr.readline(4096):
-                self._errors.append(line.decode("utf-8", "replace").rstrip())
+        for target, into in ((_read_answers, self._lines), (_read_errors, self._errors)):
+            threading.Thread(target=target, args=(self._process, into), daemon=True).start()
 
     def _exchange(self, request: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         process = self._process
         if process is None:
             raise Crashed("is not running")
         message = json.dumps(request, allow_nan=False).encode() + b"\n"
-        # A process that does not read would block the write for ever, so it has a thread of its own.
-        writer = threading.Thread(target=self._write, args=(process, message), daemon=True)
-        writer.start()
-        try:
-            line = self._lines.get(timeout=timeout)
-        except queue.Empty:
-            raise TimedOut from None
+        self._send(message)
+        line = self._next_line(process, timeout)
         if line is None:
             self._settle()
             raise Crashed(_ending(process.poll()))
         return _parse(line)
 
-    @staticmethod
-    def _write(process: Any, message: bytes) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            process.stdin.write(message)
-            process.stdin.flush()
+    def _next_line(self, process: subprocess.Popen[bytes], timeout: float) -> bytes | None:
+        """Return the next line; None if the process ended, whoever still holds its output open."""
+        deadline = time.monotonic() + timeout
+        while True:
+            left = deadline - time.monotonic()
+            ended = process.poll() is not None
+            try:
+                return self._lines.get(timeout=max(0.0, min(left, GLANCE_SECONDS)))
+            except queue.Empty:
+                if self.interrupt.is_set():
+                    raise Interrupted from None
+                if ended:
+                    return None
+                if left <= 0:
+                    raise TimedOut from None
+
+    def _send(self, message: bytes, last: bool = False) -> None:
+        """Write in a thread: a process that does not read would block the write for ever."""
+        arguments = (self._process, message, self._writer, last)
+        self._writer = threading.Thread(target=_write, args=arguments, daemon=True)
+        self._writer.start()
 
     def _settle(self) -> None:
         if self._process is not None:
@@ -196,9 +257,33 @@ class Process:
         return f"; standard error ends: {context}" if (context := self._context()) else ""
 
 
+def _write(process: Any, message: bytes, before: threading.Thread | None, last: bool) -> None:
+    if before is not None:
+        before.join()
+    with contextlib.suppress(OSError, ValueError):
+        process.stdin.write(message)
+        process.stdin.flush()
+        if last:
+            process.stdin.close()
+
+
+def _read_answers(process: Any, lines: queue.Queue[bytes | None]) -> None:
+    with contextlib.suppress(OSError, ValueError), process.stdout:
+        while line := process.stdout.readline(LONGEST_LINE):
+            lines.put(line)
+    lines.put(None)
+
+
+def _read_errors(process: Any, errors: deque[str]) -> None:
+    with contextlib.suppress(OSError, ValueError), process.stderr:
+        while line := process.stderr.readline(4096):
+            errors.append(line.decode("utf-8", "replace").rstrip())
+
+
 def _parse(line: bytes) -> dict[str, Any]:
     if not line.endswith(b"\n"):
-        raise Crashed("the answer is not a whole line")
+        what = "longer than the limit" if len(line) >= LONGEST_LINE else "not a whole line"
+        raise Crashed(f"the answer is {what}: {line[:60].decode(errors='replace')!r}")
     try:
         answer = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError:
@@ -229,10 +314,21 @@ def _implementation(answer: Mapping[str, Any]) -> Implementation:
         str(about.get("language_version", "")),
         str(about.get("homepage", "")),
         {str(name): dict(setting) for name, setting in (about.get("dialect") or {}).items()},
-        {str(name): dict(what or {}) for name, what in about["operations"].items()},
+        {str(name): _declared(name, what) for name, what in about["operations"].items()},
     )
 
 
+def _declared(name: str, what: Mapping[str, Any] | None) -> dict[str, Any]:
+    declared = dict(what or {})
+    dtypes = declared.get("dtypes") or []
+    if not isinstance(dtypes, list) or not all(isinstance(dtype, str) for dtype in dtypes):
+        raise ValueError(f"{name}: dtypes must be a list of names")
+    return declared
+
+
 def adapter_command(name: str) -> list[str]:
-    """Return the command that serves an adapter found through the entry points."""
-    return [sys.executable, "-m", "adapters", name]
+    """Return the command that serves an adapter found through the entry points.
+
+    ``-P`` keeps a folder called ``adapters`` in the user's working directory from being taken for ours.
+    """
+    return [sys.executable, "-P", "-m", "adapters", name]

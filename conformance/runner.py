@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, field
+from typing import Any, get_args
 
 import numpy as np
 
 from conformance import fixtures
 from conformance.cases import Case
 from conformance.formats import encode, name_of
-from conformance.judge import Verdict, judge
+from conformance.judge import Status, Verdict, check_dialect, judge
 from conformance.operation import Operation, leaves, map_tensors
 from conformance.operations import load
-from conformance.protocol import Crashed, Implementation, NotStarted, Process, TimedOut
+from conformance.protocol import (
+    AnsweredTwice,
+    Crashed,
+    Implementation,
+    Interrupted,
+    NotInstalled,
+    NotStarted,
+    Process,
+    TimedOut,
+)
 
 Progress = Callable[[str, int, int], None]
 """Called with the participant's name, the cases done and the cases in all."""
+
+
+DIFFERENT = frozenset({"failed", "errored", "crashed", "timed_out", "unexpected_pass"})
+"""The statuses that make a run fail."""
 
 
 @dataclass
@@ -29,13 +44,35 @@ class Run:
     implementation: Implementation | None = None
     verdicts: list[Verdict] = field(default_factory=list)
     not_started: str | None = None
+    not_installed: bool = False
+    notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
     def as_expected(self) -> bool:
         """True if no verdict is a difference."""
-        bad = {"failed", "errored", "crashed", "timed_out", "unexpected_pass"}
-        return self.not_started is None and not any(v.status in bad for v in self.verdicts)
+        return self.not_started is None and not any(v.status in DIFFERENT for v in self.verdicts)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many cases have each status, and how many are canonical (``canonical``)."""
+        counts = dict.fromkeys(get_args(Status), 0)
+        for verdict in self.verdicts:
+            counts[verdict.status] += 1
+        return counts | {"canonical": sum(v.canonical is True for v in self.verdicts)}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the run as JSON values."""
+        return {
+            "name": self.participant,
+            "implementation": asdict(self.implementation) if self.implementation else None,
+            "not_started": self.not_started,
+            "not_installed": self.not_installed,
+            "notes": self.notes,
+            "seconds": round(self.seconds, 3),
+            "verdicts": [verdict.as_json() for verdict in self.verdicts],
+            "summary": self.counts,
+        }
 
 
 def select(operations: Iterable[str], case_ids: Iterable[str] = ()) -> list[Case]:
@@ -51,26 +88,114 @@ def run(
     cases: list[Case],
     timeout: float = 20.0,
     progress: Progress | None = None,
+    interrupt: threading.Event | None = None,
 ) -> Run:
-    """Ask one participant all cases; a crash or a hang costs one case."""
+    """Ask one participant all cases; a crash or a hang costs one case.
+
+    Raises:
+        Interrupted: ``interrupt`` was set; the process is gone.
+    """
     started = time.perf_counter()
     result = Run(participant)
-    process = Process(command, timeout)
+    process = Process(command, timeout, interrupt=interrupt)
     try:
         result.implementation = process.start()
         for done, case in enumerate(cases):
+            if process.interrupt.is_set():
+                raise Interrupted
             if progress:
                 progress(participant, done, len(cases))
-            result.verdicts.append(_ask(process, result.implementation, case))
+            try:
+                verdict = _ask(process, result.implementation, case)
+            except AnsweredTwice as error:
+                _blame(result, error)
+                verdict = _ask(process, result.implementation, case)
+            result.verdicts.append(verdict)
         if progress:
             progress(participant, len(cases), len(cases))
-        process.stop()
+        if complaint := process.stop():
+            result.notes.append(complaint)
+    except AnsweredTwice as error:
+        _blame(result, error)
     except NotStarted as error:
         result.not_started = str(error)
+        result.not_installed = isinstance(error, NotInstalled)
     finally:
         process.close()
     result.seconds = time.perf_counter() - started
     return result
+
+
+def _blame(result: Run, error: AnsweredTwice) -> None:
+    """Book a second answer on the case that it is for, not on the one that came to read it."""
+    for verdict in result.verdicts:
+        if verdict.case.full_id == error.case_id:
+            verdict.status, verdict.canonical, verdict.message = "crashed", None, "answered twice"
+            verdict.divergence, verdict.departs, verdict.difference = "", None, None
+
+
+def run_all(
+    participants: Mapping[str, list[str]],
+    cases: list[Case],
+    timeout: float = 20.0,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> list[Run]:
+    """Ask several participants, given by name and command, ``jobs`` processes at a time.
+
+    With more jobs than participants, each participant's cases are dealt out to several processes.
+
+    Raises:
+        KeyboardInterrupt: the user's; every process is gone.
+    """
+    interrupt = threading.Event()
+    shards = max(1, min(jobs // max(1, len(participants)), len(cases)))
+    done: dict[tuple[str, int], int] = {}
+
+    def counting(shard: int) -> Progress:
+        def report(name: str, count: int, _: int) -> None:
+            done[name, shard] = count
+            if progress:
+                total = sum(n for (owner, _), n in list(done.items()) if owner == name)
+                progress(name, total, len(cases))
+
+        return report
+
+    with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
+        parts = {
+            name: [
+                pool.submit(run, name, command, cases[i::shards], timeout, counting(i), interrupt)
+                for i in range(shards)
+            ]
+            for name, command in participants.items()
+        }
+        pending = {part for futures in parts.values() for part in futures}
+        try:
+            while pending:
+                # A wait without a limit cannot be interrupted on every system.
+                finished, pending = wait(pending, timeout=0.5)
+                for part in finished:
+                    part.result()
+        except BaseException:
+            interrupt.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [_joined([part.result() for part in futures]) for futures in parts.values()]
+
+
+def _joined(parts: list[Run]) -> Run:
+    whole = parts[0]
+    if len(parts) == 1:
+        return whole
+    for part in parts:
+        if part.not_started is not None:
+            part.verdicts = []
+            return part
+    count = sum(len(part.verdicts) for part in parts)
+    whole.verdicts = [parts[i % len(parts)].verdicts[i // len(parts)] for i in range(count)]
+    whole.notes = list(dict.fromkeys(note for part in parts for note in part.notes))
+    whole.seconds = max(part.seconds for part in parts)
+    return whole
 
 
 def _ask(process: Process, implementation: Implementation, case: Case) -> Verdict:
@@ -95,6 +220,7 @@ def _answer(
     except TimedOut as error:
         return Verdict(case, "timed_out", message=str(error))
     try:
+        check_dialect(operation, dialect)
         return judge(operation, case, dialect, answer)
     except (ValueError, TypeError, ArithmeticError) as error:
         if isinstance(error, fixtures.FixtureError):
