@@ -1,0 +1,115 @@
+"""Expected failures: ``expectations/<adapter>.toml``, each with its reason and the versions it holds for.
+
+::
+
+    [[expected]]
+    case = "clip.global_norm/ord-negative-*"
+    reason = "a negative ord is accepted"
+    link = "https://github.com/pytorch/pytorch/issues/…"   # or: observed = "what was measured, with what"
+    versions = ">=2.6,<3"
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from conformance.judge import Verdict
+from conformance.runner import Run
+
+FOLDER = Path(__file__).parent / "expectations"
+FAILURES = frozenset({"failed", "errored", "crashed", "timed_out"})
+KEYS = ("case", "reason", "link", "observed", "versions")
+
+
+class ExpectationsError(ValueError):
+    """A file of expected failures that is not written as it must be; one line."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Cases that are known to fail; ``case`` is a shell pattern over full case ids."""
+
+    case: str
+    reason: str
+    versions: SpecifierSet
+    evidence: str
+    """A link to a public report, or what was observed."""
+
+    def covers(self, case_id: str, version: str) -> bool:
+        """Say whether a case of a version is expected to fail."""
+        return fnmatchcase(case_id, self.case) and self._holds_for(version)
+
+    def _holds_for(self, version: str) -> bool:
+        try:
+            return self.versions.contains(Version(version), prereleases=True)
+        except InvalidVersion:
+            # Only "every version" can hold for a version that does not say where it stands.
+            return not str(self.versions)
+
+
+def read(adapter: str, folder: Path = FOLDER) -> list[Expected]:
+    """Return the expected failures of an adapter; none if it has no file.
+
+    Raises:
+        ExpectationsError: the file is malformed; one line with file, entry and key.
+    """
+    path = folder / f"{adapter}.toml"
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise ExpectationsError(f"{path.name}: not valid TOML: {error}") from None
+    entries = document.pop("expected", [])
+    if document or not isinstance(entries, list):
+        raise ExpectationsError(f"{path.name}: holds [[expected]] entries and nothing else")
+    return [_entry(entry, f"{path.name}: entry {i}") for i, entry in enumerate(entries, 1)]
+
+
+def _entry(entry: Any, where: str) -> Expected:
+    if not isinstance(entry, dict) or any(not isinstance(value, str) for value in entry.values()):
+        raise ExpectationsError(f"{where}: every value must be a string")
+    if unknown := sorted(set(entry) - set(KEYS)):
+        raise ExpectationsError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(KEYS)}")
+    for key in ("case", "reason", "versions"):
+        if not entry.get(key, "").strip():
+            raise ExpectationsError(f"{where}: {key} is missing")
+    evidence = entry.get("link") or entry.get("observed")
+    if not evidence:
+        raise ExpectationsError(f"{where}: needs a link, or observed: what was measured")
+    text = entry["versions"].strip()
+    try:
+        versions = SpecifierSet("" if text == "*" else text)
+    except InvalidSpecifier:
+        raise ExpectationsError(
+            f"{where}: versions {text!r} is no PEP 440 range such as '>=2.6,<3', nor '*'"
+        ) from None
+    return Expected(entry["case"], entry["reason"], versions, evidence)
+
+
+def apply(run: Run, entries: Sequence[Expected]) -> None:
+    """Turn listed failures into ``expected_failure`` and listed passes into ``unexpected_pass``."""
+    version = run.implementation.version if run.implementation else ""
+    for verdict in run.verdicts:
+        for entry in entries:
+            if entry.covers(verdict.case.full_id, version):
+                _mark(verdict, entry)
+                break
+
+
+def _mark(verdict: Verdict, entry: Expected) -> None:
+    if verdict.status in FAILURES:
+        verdict.status = "expected_failure"
+        verdict.reason = f"{entry.reason} ({entry.evidence})"
+    elif verdict.status == "passed":
+        verdict.status = "unexpected_pass"
+        verdict.reason = f"{entry.reason} ({entry.evidence})"
+        verdict.message = f"passed, but is expected to fail: {entry.reason}"
