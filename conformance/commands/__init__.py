@@ -1,0 +1,1 @@
+"""The subcommands of ``secateurs``, a module for each kind."""

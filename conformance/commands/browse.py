@@ -1,0 +1,239 @@
+"""``secateurs list``, ``explain`` and ``show``: what the suite knows, in words and decimals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from conformance import fixtures, participants
+from conformance.cases import Case
+from conformance.commands.common import Failure, debug_option, near
+from conformance.commands.snippet import snippet
+from conformance.compare import show as decimal
+from conformance.formats import Tensor, name_of
+from conformance.operation import Expectation, Operation, Setting, leaves, map_tensors, write
+from conformance.operations import load, names
+
+
+class _Page:
+    """Headings and hanging paragraphs that fit 80 to 100 columns."""
+
+    def __init__(self) -> None:
+        console = Console(highlight=False)
+        width = max(60, min(console.width, 100)) if console.is_terminal else 80
+        self.console = Console(highlight=False, width=width)
+
+    def heading(self, text: str) -> None:
+        self.console.print(Text("\n" + text, style="bold"))
+
+    def entry(self, label: str, text: str = "", indent: int = 2) -> None:
+        """Print ``label  text``, the text wrapped under itself."""
+        hang = indent + max(len(label) + 2, 14) if label else indent
+        if hang > 34 and text:
+            self.console.print(Text(" " * indent + label), soft_wrap=True)
+            label, hang = "", indent + 4
+        lines = Text(text).wrap(self.console, max(self.console.width - hang, 20)) or [Text("")]
+        for i, line in enumerate(lines):
+            line.rstrip()
+            lead = (" " * indent + label).ljust(hang) if not i else " " * hang
+            self.console.print(Text((lead + line.plain).rstrip()), soft_wrap=True)
+
+    def verbatim(self, text: str) -> None:
+        """Print text that is meant to be copied: never wrapped."""
+        self.console.print(Text(text), soft_wrap=True)
+
+
+@click.command("list")
+@debug_option
+def list_all() -> None:
+    """List operations, adapters and dialects."""
+    page = _Page()
+    page.console.print(Text("operations", style="bold"))
+    dialects: dict[str, list[str]] = {}
+    for name in names():
+        operation = load(name)
+        page.entry(name.ljust(24), operation.summary)
+        for dialect in operation.dialects:
+            dialects.setdefault(dialect, []).append(name)
+    page.heading("adapters")
+    for name, module in participants.adapters().items():
+        missing = participants.lacking(module)
+        state = f"not installed: {missing} is missing" if missing else "installed"
+        page.entry(name, f"{state} ({module})")
+    page.heading("dialects")
+    for dialect, operations in sorted(dialects.items()):
+        page.entry(dialect, ", ".join(operations))
+
+
+@click.command()
+@click.argument("operation_id", metavar="OPERATION")
+@debug_option
+def explain(operation_id: str) -> None:
+    """Explain an operation: formula, constraints, dials, tolerance, mistakes, and who differs."""
+    try:
+        operation = load(operation_id)
+    except KeyError:
+        raise Failure(f"no operation {operation_id!r}{near(operation_id, names())}") from None
+    page = _Page()
+    page.console.print(Text(operation.id, style="bold"))
+    page.entry("", operation.summary)
+    page.entry("", operation.formula)
+    page.heading("inputs and outputs")
+    for name, text in (operation.inputs | operation.outputs).items():
+        page.entry(("-> " if name not in operation.inputs else "") + name, text)
+    page.heading("parameters")
+    for param in operation.params:
+        default = "required" if param.required else f"default {param.default}"
+        page.entry(param.name, f"{param.doc} ({default})")
+    page.heading("constraints")
+    for label, text in operation.constraints.items():
+        page.entry(label, text)
+    page.heading("dials (the canonical setting first)")
+    for dial in operation.all_dials:
+        settings = " | ".join(write(value) for value in (dial.default, *dial.others))
+        page.entry(dial.name, f"{settings}: {dial.doc}")
+    page.heading("who differs")
+    for name, setting in operation.dialects.items():
+        key = operation.key(setting)
+        page.entry(name, "nowhere" if key == "canonical" else key.replace(",", ", "))
+    page.heading("tolerance")
+    page.entry("", operation.tolerance_why)
+    page.heading("known mistakes")
+    for mistake in operation.mistakes:
+        links = f" ({', '.join(mistake.links)})" if mistake.links else ""
+        page.entry(mistake.name, mistake.description + links)
+    page.heading("sources")
+    for source in operation.sources:
+        page.entry("", source)
+
+
+@click.command()
+@click.argument("case_id", metavar="CASE")
+@debug_option
+def show(case_id: str) -> None:
+    """Show a case, named by its full id or the end of it: inputs, what is expected, and why."""
+    case = _find(case_id)
+    operation = load(case.operation)
+    page = _Page()
+    page.console.print(Text(case.full_id, style="bold"))
+    page.entry("", operation.summary)
+    page.heading("inputs")
+    _tensors(page, case.inputs)
+    page.heading("parameters")
+    for name, value in case.params.items():
+        page.entry(name, json.dumps(value, default=repr))
+    page.heading("tests")
+    for label in case.constraints:
+        page.entry(label, operation.constraints.get(label, ""))
+    for name in case.flags:
+        flag = operation.flags.get(name)
+        if flag:
+            links = f" {' '.join(flag.links)}" if flag.links else ""
+            page.entry(flag.kind, f"{name}: {flag.description}{links}")
+    for title, expectation, differs_by in _expectations(operation, case):
+        page.heading(f"expected, {title}")
+        if isinstance(expectation, str):
+            page.entry("", expectation)
+        elif expectation.rejects is not None:
+            page.entry("refused", expectation.rejects)
+        else:
+            tensors = map_tensors(lambda leaf: leaf.tensor, expectation.outputs)
+            ulps = {path: leaf.ulp for path, leaf in leaves(expectation.outputs) if leaf}
+            _tensors(page, tensors, ulps)
+        if differs_by:
+            page.entry("differs by", differs_by)
+    page.heading("tolerance")
+    page.entry("", operation.tolerance_why)
+    page.heading("in Python")
+    page.verbatim(snippet(case))
+
+
+def _expectations(operation: Operation, case: Case) -> Iterator[tuple[str, Expectation | str, str]]:
+    by_key: dict[str, tuple[Setting, list[str]]] = {"canonical": ({}, [])}
+    for name, setting in operation.dialects.items():
+        by_key.setdefault(operation.key(setting), (setting, []))[1].append(name)
+    frozen = case.frozen.get("expected", {})
+    for key, (setting, who) in by_key.items():
+        title = f"{', '.join(who)} ({key})" if who and key != "canonical" else key
+        if frozen.get(key, {}).get("same_as") == "canonical":
+            yield title, "the same as canonical", ""
+            continue
+        differs_by = fixtures.divergence(operation, case, setting) if key != "canonical" else ""
+        yield title, fixtures.expectation(operation, case, setting), differs_by
+
+
+def _tensors(page: _Page, tree: Any, ulps: dict[str, int] | None = None) -> None:
+    found = False
+    for path, tensor in leaves(tree):
+        found = True
+        if tensor is None:
+            page.entry(path, "absent")
+            continue
+        if not isinstance(tensor, np.ndarray):
+            page.entry(path, json.dumps(tensor, default=repr))
+            continue
+        within = ""
+        if ulps is not None:
+            within = " exactly" if ulps.get(path) == 0 else f" within {ulps.get(path)} ULP"
+        page.entry(path, f"{_type(tensor)} {_values(tensor)}{within}")
+    if not found:
+        page.entry("", "no tensors")
+
+
+def _type(tensor: Tensor) -> str:
+    return f"{name_of(tensor.dtype)} {list(tensor.shape)}"
+
+
+def _values(tensor: Tensor) -> str:
+    if tensor.size > 64:
+        head = ", ".join(decimal(value) for value in tensor.ravel()[:8])
+        return f"[{head}, … {tensor.size} elements]"
+    return _nested(tensor)
+
+
+def _nested(tensor: Tensor) -> str:
+    if tensor.ndim == 0:
+        return decimal(tensor[()])
+    return f"[{', '.join(_nested(row) for row in tensor)}]"
+
+
+def _find(wanted: str) -> Case:
+    full = [name for name in names() if wanted.startswith(f"{name}/")]
+    found: list[tuple[str, str]] = []
+    every: list[str] = []
+    for name in full or names():
+        for case_id in _ids(name):
+            every.append(f"{name}/{case_id}")
+            if wanted in (every[-1], case_id):
+                found.insert(0, (name, case_id))
+            elif every[-1].endswith(wanted):
+                found.append((name, case_id))
+    exact = [pair for pair in found if wanted in (pair[1], "/".join(pair))]
+    candidates = exact or found
+    if not candidates:
+        raise Failure(f"no case {wanted!r}{near(wanted, [*every, *_short(every)])}")
+    if len(candidates) > 1:
+        some = ", ".join("/".join(pair) for pair in candidates[:3])
+        more = ", …" if len(candidates) > 3 else ""
+        raise Failure(f"{wanted!r} is the end of {len(candidates)} cases: {some}{more}")
+    name, case_id = candidates[0]
+    return next(case for case in fixtures.read(load(name)) if case.id == case_id)
+
+
+def _short(ids: Iterable[str]) -> Iterator[str]:
+    return (full_id.partition("/")[2] for full_id in ids)
+
+
+def _ids(name: str) -> list[str]:
+    """Return the ids in a fixture file without decoding its tensors; none if it is not there."""
+    try:
+        document = json.loads((fixtures.FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+        return [str(entry["id"]) for entry in document["cases"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []

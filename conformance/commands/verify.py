@@ -1,0 +1,218 @@
+"""``secateurs verify``: ask implementations every case and report the differences."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from conformance import expected, participants, report, runner
+from conformance.cases import Case
+from conformance.commands.common import (
+    DIFFERENT,
+    NOT_STARTED,
+    Failure,
+    debug_option,
+    near,
+    operations,
+    target,
+    write_whole,
+)
+from conformance.protocol import adapter_command
+from conformance.runner import Run
+
+
+@click.command()
+@click.argument("adapters", nargs=-1, metavar="[ADAPTER]...")
+@click.option(
+    "--operation",
+    "patterns",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only operations that match, such as 'clip.*'. Repeatable.",
+)
+@click.option(
+    "--case",
+    "cases",
+    multiple=True,
+    metavar="ID",
+    help="Only this case, by its id or its full id. Repeatable.",
+)
+@click.option(
+    "--command",
+    "commands",
+    multiple=True,
+    metavar="COMMAND",
+    help="A program that speaks the protocol, such as 'node harness.js'. Repeatable.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=20.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time limit of one case.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processes at a time; more than one participant has share its cases out."
+    "  [default: one a participant, at most one a processor]",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=40,
+    show_default=True,
+    metavar="N",
+    help="Show at most N failing cases of a participant; 0 shows all.",
+)
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write every verdict as JSON.",
+)
+@click.option(
+    "--markdown",
+    "markdown_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the tables as Markdown.",
+)
+@debug_option
+def verify(
+    adapters: tuple[str, ...],
+    patterns: tuple[str, ...],
+    cases: tuple[str, ...],
+    commands: tuple[str, ...],
+    timeout: float,
+    jobs: int | None,
+    limit: int,
+    json_file: Path | None,
+    markdown_file: Path | None,
+) -> int:
+    """Run the suite on the named adapters (on all installed ones if none is named).
+
+    Exit code: 0 all as expected, 1 a difference was found, 2 wrong usage, 3 a named implementation could
+    not be started.
+    """
+    target(json_file)
+    target(markdown_file)
+    everyone = not adapters and not commands
+    asked = {**_adapters(adapters, everyone), **_programs(commands)}
+    entries = {name: expected.read(name) for name in asked if name not in commands}
+    chosen = _cases(patterns, cases)
+    with _progress() as progress, _terminable():
+        runs = runner.run_all(
+            asked, chosen, timeout, jobs or min(len(asked), os.cpu_count() or 1), progress
+        )
+    for run in runs:
+        expected.apply(run, entries.get(run.participant, []))
+    if json_file:
+        write_whole(json_file, json.dumps(report.as_json(runs), indent=1, allow_nan=False) + "\n")
+    if markdown_file:
+        write_whole(markdown_file, report.markdown(runs))
+    report.print_runs(runs, Console(highlight=False, soft_wrap=True), limit)
+    return _exit_code(runs, everyone)
+
+
+def _exit_code(runs: list[Run], everyone: bool) -> int:
+    absent = [run for run in runs if run.not_installed]
+    broken = [run for run in runs if run.not_started is not None and not run.not_installed]
+    if broken or len(absent) == len(runs) or (absent and not everyone):
+        return NOT_STARTED
+    return 0 if all(run.as_expected for run in runs if not run.not_installed) else DIFFERENT
+
+
+def _adapters(named: tuple[str, ...], everyone: bool) -> dict[str, list[str]]:
+    known = participants.adapters()
+    for name in named:
+        if name not in known:
+            raise Failure(f"no adapter {name!r} is installed{near(name, known)}", NOT_STARTED)
+    if everyone and not known:
+        raise Failure("no adapter is installed; install secateurs again", NOT_STARTED)
+    return {name: adapter_command(name) for name in (known if everyone else named)}
+
+
+def _programs(commands: tuple[str, ...]) -> dict[str, list[str]]:
+    programs = {}
+    for command in commands:
+        try:
+            programs[command] = participants.split(command)
+        except ValueError as error:
+            raise Failure(f"--command {command!r}: {error}") from None
+        if not programs[command]:
+            raise Failure("--command is empty; give a program and its arguments")
+    return programs
+
+
+def _cases(patterns: tuple[str, ...], wanted: tuple[str, ...]) -> list[Case]:
+    chosen = operations(patterns)
+    if wanted and all("/" in case for case in wanted):
+        # Only the files of these operations need be read.
+        chosen = [name for name in chosen if any(c.startswith(f"{name}/") for c in wanted)]
+    cases = runner.select(chosen)
+    if not wanted:
+        return cases
+    known = {case.id for case in cases} | {case.full_id for case in cases}
+    for case in wanted:
+        if case not in known:
+            close = near(case, sorted(known)) if known else ""
+            raise Failure(f"no case {case!r} in the chosen operations{close}")
+    return [case for case in cases if case.id in wanted or case.full_id in wanted]
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[runner.Progress | None]:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns: tuple[Any, ...] = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+        lock = threading.Lock()
+
+        def report_progress(name: str, done: int, total: int) -> None:
+            with lock:
+                if name not in tasks:
+                    tasks[name] = bars.add_task(name[:30], total=total)
+            bars.update(tasks[name], completed=done)
+
+        yield report_progress
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Make SIGTERM end the run as Ctrl-C does, so that no child outlives it."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt) if _in_main_thread() else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Failure("interrupted", 130) from None
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread() and sys.platform != "win32"

@@ -1,0 +1,55 @@
+"""Who can be asked: adapters found through the entry points, and programs that speak the protocol.
+
+No adapter and no framework is imported here; whether a framework is there is read from the imports at the
+top of the adapter's file.
+"""
+
+from __future__ import annotations
+
+import ast
+import shlex
+import sys
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+
+GROUP = "secateurs.adapters"
+
+
+def adapters() -> dict[str, str]:
+    """Return the module of each adapter by the adapter's name, sorted by name."""
+    found = {entry.name: entry.module for entry in entry_points(group=GROUP)}
+    return dict(sorted(found.items()))
+
+
+def lacking(module: str) -> str:
+    """Return the first package that an adapter's module imports and that is not installed, or ``""``."""
+    try:
+        spec = find_spec(module)
+    except ModuleNotFoundError as error:
+        return error.name or module
+    if spec is None or spec.origin is None:
+        return module
+    try:
+        tree = ast.parse(Path(spec.origin).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        # The adapter will say itself, when it is started, what is wrong with it.
+        return ""
+    for statement in tree.body:
+        names = []
+        if isinstance(statement, ast.Import):
+            names = [alias.name for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom) and not statement.level and statement.module:
+            names = [statement.module]
+        for name in names:
+            root = name.partition(".")[0]
+            if root not in sys.stdlib_module_names and find_spec(root) is None:
+                return root
+    return ""
+
+
+def split(command: str) -> list[str]:
+    """Split a command line into words, as the system's shell would."""
+    if sys.platform == "win32":
+        return [word.strip('"') for word in shlex.split(command, posix=False)]
+    return shlex.split(command)
