@@ -1,0 +1,292 @@
+"""TensorFlow and its Keras: ``tf.clip_by_global_norm``, ``tf.keras.optimizers``, ``tf.nn`` and friends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+# Read when TensorFlow is loaded: its start-up notices would bury what matters on standard error.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import tensorflow as tf
+
+from adapters import _tensorflow_layers
+from adapters.base import Adapter, Unsupported
+
+Tensor = Any
+Tensors = list[Any]
+Outputs = dict[str, Any]
+
+WIDE = ("float64", "float32")
+
+adapter = Adapter(
+    "tensorflow",
+    version=f"{tf.__version__}+keras.{tf.keras.__version__}",
+    homepage="https://www.tensorflow.org",
+    to_native=tf.constant,
+    to_numpy=lambda tensor: tensor.numpy(),
+    rejections=(tf.errors.InvalidArgumentError,),
+)
+
+
+def _each(function: Callable[[Tensor], Tensor], tensors: Tensors) -> Tensors:
+    return [None if tensor is None else function(tensor) for tensor in tensors]
+
+
+def _only_two(ord: float) -> None:
+    if ord != 2:
+        raise Unsupported("TensorFlow clips by the 2-norm only")
+
+
+@adapter.operation(
+    "clip.global_norm",
+    dialect={
+        "norm": "naive", "below_limit": "rescaled", "zero_over_zero": "nan",
+        "infinite_limit": "nan", "negative_limit": "ignore", "nan_limit": "nan",
+        "subnormals": "flush", "accumulate": "input_dtype", "norm_dtype": "input_dtype",
+    },
+)  # fmt: skip
+def clip_global_norm(grads: Tensors, *, max_norm: float, ord: float) -> Outputs:
+    """``tf.clip_by_global_norm``."""
+    _only_two(ord)
+    clipped, total = tf.clip_by_global_norm(grads, max_norm)
+    return {"grads": clipped, "total_norm": total}
+
+
+@adapter.operation(
+    "clip.norm",
+    dialect={
+        "nonfinite": "multiply", "norm": "naive", "below_limit": "rescaled",
+        "zero_over_zero": "nan", "infinite_limit": "nan", "negative_limit": "zeros",
+        "nan_limit": "nan", "subnormals": "flush", "accumulate": "input_dtype",
+        "norm_dtype": "input_dtype",
+    },
+)  # fmt: skip
+def clip_norm(grads: Tensors, *, max_norm: float, ord: float) -> Outputs:
+    """``tf.clip_by_norm``, which returns no norm: the norms are those of ``tf.norm``."""
+    _only_two(ord)
+    clipped = _each(lambda g: tf.clip_by_norm(g, max_norm), grads)
+    return {"grads": clipped, "norms": _each(tf.norm, grads)}
+
+
+@adapter.operation(
+    "clip.value",
+    dialect={"crossed_bounds": "min_wins", "nan_limit": "nan", "subnormals": "flush"},
+)
+def clip_value(
+    grads: Tensors,
+    *,
+    min: float | None = None,
+    max: float | None = None,
+    range: float | None = None,
+) -> Outputs:
+    """``tf.clip_by_value``; a bound that is not given is an infinite one."""
+    if range is not None:
+        if min is not None or max is not None:
+            raise Unsupported("tf.clip_by_value takes two bounds, and no width beside them")
+        min, max = -range / 2, range / 2
+    if min is None and max is None:
+        raise Unsupported("tf.clip_by_value cannot be called without a bound")
+    low = -np.inf if min is None else min
+    high = np.inf if max is None else max
+    return {"grads": _each(lambda g: tf.clip_by_value(g, low, high), grads)}
+
+
+def _penalty(weights: Tensors, regularizer: Callable[[Tensor], Tensor]) -> Outputs:
+    """Return the sum of a regulariser over the weights, and its gradients."""
+    present = [weight for weight in weights if weight is not None]
+    with tf.GradientTape() as tape:
+        tape.watch(present)
+        value = tf.add_n([regularizer(weight) for weight in present])
+    grads = iter(tape.gradient(value, present))
+    return {"value": value, "grads": _each(lambda _: next(grads), weights)}
+
+
+@adapter.operation("penalty.l1", dialect={"subnormals": "flush"})
+def penalty_l1(weights: Tensors, *, strength: float) -> Outputs:
+    """``tf.keras.regularizers.L1``."""
+    return _penalty(weights, tf.keras.regularizers.L1(strength))
+
+
+@adapter.operation("penalty.l2", dialect={"subnormals": "flush"})
+def penalty_l2(weights: Tensors, *, strength: float) -> Outputs:
+    """``tf.keras.regularizers.L2``."""
+    return _penalty(weights, tf.keras.regularizers.L2(strength))
+
+
+@adapter.operation("penalty.elastic_net", dialect={"subnormals": "flush"})
+def penalty_elastic_net(weights: Tensors, *, l1: float, l2: float) -> Outputs:
+    """``tf.keras.regularizers.L1L2``."""
+    return _penalty(weights, tf.keras.regularizers.L1L2(l1, l2))
+
+
+def _proximal(weights: Tensors, l1: float, l2: float, step: float) -> Outputs:
+    """One step of ``tf.raw_ops.ResourceApplyProximalGradientDescent`` with a gradient of zero."""
+
+    def one(weight: Tensor) -> Tensor:
+        variable, number = tf.Variable(weight), partial(tf.constant, dtype=weight.dtype)
+        tf.raw_ops.ResourceApplyProximalGradientDescent(
+            var=variable.handle, alpha=number(step), l1=number(l1), l2=number(l2),
+            delta=tf.zeros_like(weight),
+        )  # fmt: skip
+        return variable.read_value()
+
+    return {"weights": _each(one, weights)}
+
+
+@adapter.operation("prox.l1", dtypes=WIDE, dialect={"subnormals": "flush"})
+def prox_l1(weights: Tensors, *, strength: float, step: float) -> Outputs:
+    """``tf.raw_ops.ResourceApplyProximalGradientDescent`` with l1."""
+    return _proximal(weights, strength, 0.0, step)
+
+
+@adapter.operation("prox.l2", dtypes=WIDE, dialect={"half": True, "subnormals": "flush"})
+def prox_l2(weights: Tensors, *, strength: float, step: float) -> Outputs:
+    """``tf.raw_ops.ResourceApplyProximalGradientDescent`` with l2, whose penalty is halved."""
+    return _proximal(weights, 0.0, strength, step)
+
+
+@adapter.operation("prox.elastic_net", dtypes=WIDE, dialect={"half": True, "subnormals": "flush"})
+def prox_elastic_net(weights: Tensors, *, l1: float, l2: float, step: float) -> Outputs:
+    """``tf.raw_ops.ResourceApplyProximalGradientDescent`` with l1 and l2, whose penalty is halved."""
+    return _proximal(weights, l1, l2, step)
+
+
+def _trajectory(
+    optimizer: Callable[..., Any],
+    params: Tensors,
+    grads: list[Tensors],
+    lr: float | list[float],
+    **options: Any,
+) -> Outputs:
+    """Step a Keras optimiser, built on all the parameters, through the gradients that are there."""
+    if params:
+        # Keras keeps the learning rate in its default dtype, whatever the parameters are.
+        tf.keras.config.set_floatx(params[0].dtype.name)
+    rates = lr if isinstance(lr, list) else [lr] * len(grads)
+    variables = [tf.Variable(param) for param in params]
+    stepper = optimizer(rates[0] if rates else 0.0, **options)
+    stepper.build(variables)
+    after = []
+    for rate, step in zip(rates, grads, strict=True):
+        stepper.learning_rate = rate
+        pairs = [(g, v) for g, v in zip(step, variables, strict=True) if g is not None]
+        stepper.apply([g for g, _ in pairs], [v for _, v in pairs])
+        after.append([variable.read_value() for variable in variables])
+    return {"params": after}
+
+
+@adapter.operation(
+    "optim.sgd",
+    dtypes=WIDE,
+    dialect={"decay": "decoupled_by_lr", "momentum_form": "lr_inside", "subnormals": "flush"},
+)
+def optim_sgd(
+    params: Tensors,
+    grads: list[Tensors],
+    *,
+    lr: float | list[float],
+    momentum: float,
+    dampening: float,
+    nesterov: bool,
+    weight_decay: float,
+) -> Outputs:
+    """``tf.keras.optimizers.SGD``."""
+    if dampening:
+        raise Unsupported("tf.keras.optimizers.SGD has no dampening")
+    return _trajectory(
+        tf.keras.optimizers.SGD, params, grads, lr,
+        momentum=float(momentum), nesterov=nesterov, weight_decay=weight_decay,
+    )  # fmt: skip
+
+
+def _adam(
+    optimizer: Callable[..., Any],
+    params: Tensors,
+    grads: list[Tensors],
+    *,
+    lr: float | list[float],
+    beta1: float,
+    beta2: float,
+    eps: float,
+    **options: Any,
+) -> Outputs:
+    return _trajectory(
+        optimizer, params, grads, lr, beta_1=beta1, beta_2=beta2, epsilon=eps, **options
+    )
+
+
+@adapter.operation(
+    "optim.adam",
+    dtypes=WIDE,
+    dialect={
+        "eps_at": "before_bias_correction", "decay": "decoupled_by_lr", "subnormals": "flush",
+    },
+)  # fmt: skip
+def optim_adam(params: Tensors, grads: list[Tensors], **options: Any) -> Outputs:
+    """``tf.keras.optimizers.Adam``."""
+    return _adam(tf.keras.optimizers.Adam, params, grads, **options)
+
+
+@adapter.operation(
+    "optim.adamw",
+    dtypes=WIDE,
+    dialect={"eps_at": "before_bias_correction", "subnormals": "flush"},
+)
+def optim_adamw(params: Tensors, grads: list[Tensors], **options: Any) -> Outputs:
+    """``tf.keras.optimizers.AdamW``."""
+    return _adam(tf.keras.optimizers.AdamW, params, grads, **options)
+
+
+@adapter.operation(
+    "optim.rmsprop",
+    dtypes=WIDE,
+    dialect={
+        "eps_at": "inside_root", "decay": "decoupled_by_lr", "momentum_form": "lr_inside",
+        "subnormals": "flush",
+    },
+)  # fmt: skip
+def optim_rmsprop(
+    params: Tensors,
+    grads: list[Tensors],
+    *,
+    lr: float | list[float],
+    alpha: float,
+    eps: float,
+    **options: Any,
+) -> Outputs:
+    """``tf.keras.optimizers.RMSprop``."""
+    return _trajectory(
+        tf.keras.optimizers.RMSprop, params, grads, lr, rho=alpha, epsilon=eps, **options
+    )
+
+
+@adapter.operation(
+    "optim.adagrad",
+    dtypes=WIDE,
+    dialect={"eps_at": "inside_root", "decay": "decoupled_by_lr", "subnormals": "flush"},
+)
+def optim_adagrad(
+    params: Tensors,
+    grads: list[Tensors],
+    *,
+    lr: float | list[float],
+    lr_decay: float,
+    eps: float,
+    initial_accumulator: float,
+    weight_decay: float,
+) -> Outputs:
+    """``tf.keras.optimizers.Adagrad``."""
+    if lr_decay:
+        raise Unsupported("tf.keras.optimizers.Adagrad has no lr_decay")
+    return _trajectory(
+        tf.keras.optimizers.Adagrad, params, grads, lr, epsilon=eps,
+        initial_accumulator_value=initial_accumulator, weight_decay=weight_decay,
+    )  # fmt: skip
+
+
+_tensorflow_layers.register(adapter)
