@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from adapters.base import Adapter
-from refimpl import clipping, pruning, schedules, scores
+from refimpl import clipping, layers, losses, optimizers, pruning, schedules, scores
 
 Tensors = list[Any]
 Outputs = dict[str, Any]
+
+WIDE = ("float64", "float32")
 
 adapter = Adapter("refimpl", version=np.__version__, to_native=lambda x: x, to_numpy=np.asarray)
 
@@ -72,3 +74,93 @@ def schedule_polynomial(**params: Any) -> Outputs:
     """``refimpl.schedules.polynomial``."""
     sparsity, updates = schedules.polynomial(**params)
     return {"sparsity": sparsity, "updates": updates}
+
+
+@adapter.operation("layer.dense")
+def layer_dense(x: Any, weight: Any, bias: Any, dy: Any) -> Outputs:
+    """``refimpl.layers.dense``."""
+    y, backprop = layers.dense(x, weight, bias)
+    return {"y": y, **_gradients(backprop(dy))}
+
+
+@adapter.operation("layer.conv2d")
+def layer_conv2d(x: Any, weight: Any, bias: Any, dy: Any, **params: Any) -> Outputs:
+    """``refimpl.layers.conv2d``."""
+    y, backprop = layers.conv2d(x, weight, bias, **params)
+    return {"y": y, **_gradients(backprop(dy))}
+
+
+def _gradients(gradients: Any) -> Outputs:
+    return dict(zip(("dx", "dweight", "dbias"), gradients, strict=True))
+
+
+@adapter.operation("layer.max_pool2d")
+def layer_max_pool2d(x: Any, dy: Any, **params: Any) -> Outputs:
+    """``refimpl.layers.max_pool2d``."""
+    y, backprop = layers.max_pool2d(x, **params)
+    return {"y": y, "dx": backprop(dy)}
+
+
+@adapter.operation("layer.avg_pool2d")
+def layer_avg_pool2d(x: Any, dy: Any, **params: Any) -> Outputs:
+    """``refimpl.layers.avg_pool2d``."""
+    y, backprop = layers.avg_pool2d(x, **params)
+    return {"y": y, "dx": backprop(dy)}
+
+
+@adapter.operation("layer.relu")
+def layer_relu(x: Any, dy: Any, **dials: Any) -> Outputs:
+    """``refimpl.layers.relu``."""
+    y, backprop = layers.relu(x, **dials)
+    return {"y": y, "dx": backprop(dy)}
+
+
+@adapter.operation("layer.flatten")
+def layer_flatten(x: Any, dy: Any) -> Outputs:
+    """``refimpl.layers.flatten``."""
+    y, backprop = layers.flatten(x)
+    return {"y": y, "dx": backprop(dy)}
+
+
+@adapter.operation("loss.softmax_cross_entropy")
+def loss_softmax_cross_entropy(x: Any, targets: Any, **params: Any) -> Outputs:
+    """``refimpl.losses.softmax_cross_entropy``."""
+    loss, backprop = losses.softmax_cross_entropy(x, targets, **params)
+    return {"loss": loss, "dx": backprop()}
+
+
+@adapter.operation("loss.mse")
+def loss_mse(x: Any, targets: Any, **params: Any) -> Outputs:
+    """``refimpl.losses.mse``."""
+    loss, backprop = losses.mse(x, targets, **params)
+    return {"loss": loss, "dx": backprop()}
+
+
+def _trajectory(make: Any, params: Tensors, grads: list[Tensors], lr: Any, dials: Any) -> Outputs:
+    """Take the steps of an optimiser; ``lr`` is a number, or a list with one per step."""
+    rates = lr if isinstance(lr, list) else [lr] * len(grads)
+    optimizer = make(rates[0], **dials)
+    state = optimizer.init(params)
+    steps = []
+    for rate, step_grads in zip(rates, grads, strict=True):
+        params, state = optimizer.update(params, step_grads, state, lr=rate)
+        steps.append(params)
+    return {"params": steps}
+
+
+@adapter.operation("optim.sgd", dtypes=WIDE)
+def optim_sgd(params: Tensors, grads: list[Tensors], *, lr: Any, **dials: Any) -> Outputs:
+    """``refimpl.optimizers.sgd``."""
+    return _trajectory(optimizers.sgd, params, grads, lr, dials)
+
+
+@adapter.operation("optim.adam", dtypes=WIDE)
+def optim_adam(params: Tensors, grads: list[Tensors], *, lr: Any, **dials: Any) -> Outputs:
+    """``refimpl.optimizers.adam``."""
+    return _trajectory(optimizers.adam, params, grads, lr, dials)
+
+
+@adapter.operation("optim.adamw", dtypes=WIDE)
+def optim_adamw(params: Tensors, grads: list[Tensors], *, lr: Any, **dials: Any) -> Outputs:
+    """``refimpl.optimizers.adamw``."""
+    return _trajectory(optimizers.adamw, params, grads, lr, dials)
