@@ -19,12 +19,17 @@ moves by minus that step, and weight decay is one of three settings of the dial 
   as PyTorch has it);
 - "decoupled": ``w * (1 - weight_decay)`` first, then the step.
 
-Scalars (the learning rate and the bias corrections) are computed as Python floats, in float64.
+Scalars (the learning rate and the bias corrections) are computed as Python floats, in float64. Some
+libraries take them through a narrower format first, which the dial ``hyperparameters`` of SGD and
+Adam tells: "float32" sends lr, momentum, weight_decay and the betas of the bias corrections through
+float32, "input_dtype" through the format of the step, where only the bias corrections can show it
+(``1 - 0.999**t`` cancels). ``1 - beta`` in the averages and eps stay as they are.
 """
 
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -39,6 +44,7 @@ Rule = Callable[[Array, Slots, float], tuple[Array, Slots]]
 
 DECAY = ("coupled", "decoupled_by_lr", "decoupled")
 MOMENTUM_FORM = ("classical", "lr_inside")
+HYPERPARAMETERS = ("exact", "input_dtype", "float32")
 
 
 class Update(Protocol):
@@ -67,6 +73,7 @@ def sgd(
     decay: str = "coupled",
     momentum_form: str = "classical",
     first_buffer: str = "gradient",
+    hyperparameters: str = "exact",
 ) -> Optimizer:
     """Return stochastic gradient descent with (Nesterov) momentum.
 
@@ -76,8 +83,8 @@ def sgd(
     Dials: ``momentum_form`` "classical" as above, or "lr_inside":
     v = momentum * v - lr * (1 - dampening) * g;  w = w + v, with Nesterov w + momentum * v - lr * g
     (the two agree while lr is constant); ``first_buffer`` "gradient": at a parameter's first
-    gradient v = g (-lr * g if inside), or "damped": v = (1 - dampening) * g; ``decay``: see the
-    module docstring.
+    gradient v = g (-lr * g if inside), or "damped": v = (1 - dampening) * g; ``decay`` and
+    ``hyperparameters`` ("exact" or "float32"): see the module docstring.
 
     Raises ValueError for lr, momentum or weight_decay negative or not finite, dampening not finite,
     and Nesterov without momentum or with dampening.
@@ -88,25 +95,29 @@ def sgd(
     dampening = checks.number("dampening", dampening)
     checks.choice("momentum_form", momentum_form, MOMENTUM_FORM)
     checks.choice("first_buffer", first_buffer, ("gradient", "damped"))
+    checks.choice("hyperparameters", hyperparameters, ("exact", "float32"))
     if nesterov and (momentum == 0.0 or dampening != 0.0):
         raise ValueError(
             "nesterov needs momentum above 0 and dampening 0, "
             f"got momentum {momentum} and dampening {dampening}"
         )
 
+    used = _float32(momentum) if hyperparameters == "float32" else momentum
+
     def rule(g: Array, slots: Slots, lr: float) -> tuple[Array, Slots]:
-        if not momentum:
+        if not used:
             return lr * g, {}
         # with lr_inside the buffer holds steps, minus the velocity of the literature
         inside = momentum_form == "lr_inside"
         taken = lr * g if inside else g
         undamped = slots["step"] == 1 and first_buffer == "gradient"
         added = taken if undamped else (1.0 - dampening) * taken
-        v = momentum * slots["velocity"] + added
-        step = taken + momentum * v if nesterov else v
+        v = used * slots["velocity"] + added
+        step = taken + used * v if nesterov else v
         return (step if inside else lr * step), {"velocity": v}
 
-    return _optimizer(rule, {"velocity": 0.0} if momentum else {}, lr, weight_decay, decay)
+    slots = {"velocity": 0.0} if used else {}
+    return _optimizer(rule, slots, lr, weight_decay, decay, hyperparameters)
 
 
 def adam(
@@ -120,6 +131,8 @@ def adam(
     eps_at: str = "outside_root",
     bias_correction: bool = True,
     decay: str = "coupled",
+    hyperparameters: str = "exact",
+    step_count: str = "parameter",
 ) -> Optimizer:
     """Return Adam: m = beta1 * m + (1 - beta1) * g;  v = beta2 * v + (1 - beta2) * g**2.
 
@@ -129,8 +142,9 @@ def adam(
 
     Dials: ``eps_at`` "outside_root" as above, "inside_root": lr * M / sqrt(V + eps), or
     "before_bias_correction": lr * sqrt(1 - beta2**t) / (1 - beta1**t) * m / (sqrt(v) + eps), the
-    epsilon-hat of Kingma & Ba; ``bias_correction`` false has M = m and V = v; ``decay``: see the
-    module docstring.
+    epsilon-hat of Kingma & Ba; ``bias_correction`` false has M = m and V = v; ``step_count``
+    "parameter" counts a parameter's own gradients, "optimizer" all steps, so that t goes on where a
+    gradient is absent; ``decay`` and ``hyperparameters``: see the module docstring.
 
     Raises ValueError for a beta outside [0, 1), and for lr, eps or weight_decay negative or not
     finite. Source: Kingma & Ba 2015, "Adam: A Method for Stochastic Optimization".
@@ -139,12 +153,20 @@ def adam(
     beta2 = checks.number("beta2", beta2, low=0.0, below=1.0)
     eps = checks.number("eps", eps, low=0.0)
     checks.choice("eps_at", eps_at, ("outside_root", "inside_root", "before_bias_correction"))
+    checks.choice("hyperparameters", hyperparameters, HYPERPARAMETERS)
+    checks.choice("step_count", step_count, ("parameter", "optimizer"))
+
+    def correction(beta: float, t: int, narrow: bool) -> float:
+        beta = _float32(beta) if narrow else beta
+        return 1.0 - beta**t if bias_correction else 1.0
 
     def rule(g: Array, slots: Slots, lr: float) -> tuple[Array, Slots]:
         xp = namespace(g)
-        t = slots["step"]
-        correction1 = 1.0 - beta1**t if bias_correction else 1.0
-        correction2 = 1.0 - beta2**t if bias_correction else 1.0
+        narrow = hyperparameters == "float32" or (
+            hyperparameters == "input_dtype" and g.dtype == xp.float32
+        )
+        correction1 = correction(beta1, slots["step"], narrow)
+        correction2 = correction(beta2, slots["step"], narrow)
         m = beta1 * slots["first_moment"] + (1.0 - beta1) * g
         v = beta2 * slots["second_moment"] + (1.0 - beta2) * (g * g)
         moments = {"first_moment": m, "second_moment": v}
@@ -158,7 +180,10 @@ def adam(
         return lr * (m / correction1) / divisor, moments
 
     names = ["first_moment", "second_moment"] + ["largest_second_moment"] * amsgrad
-    return _optimizer(rule, dict.fromkeys(names, 0.0), lr, weight_decay, decay)
+    return _optimizer(
+        *(rule, dict.fromkeys(names, 0.0), lr, weight_decay, decay, hyperparameters),
+        count_absent=step_count == "optimizer",
+    )
 
 
 def adamw(
@@ -172,6 +197,8 @@ def adamw(
     eps_at: str = "outside_root",
     bias_correction: bool = True,
     decay: str = "decoupled_by_lr",
+    hyperparameters: str = "exact",
+    step_count: str = "parameter",
 ) -> Optimizer:
     """Return :func:`adam` with decoupled weight decay: w = w * (1 - lr * weight_decay) first.
 
@@ -183,6 +210,8 @@ def adamw(
         eps_at=eps_at,
         bias_correction=bias_correction,
         decay=decay,
+        hyperparameters=hyperparameters,
+        step_count=step_count,
     )
 
 
@@ -292,13 +321,26 @@ def _root(v: Array, eps: float, eps_at: str) -> Array:
     return xp.sqrt(v + eps) if eps_at == "inside_root" else xp.sqrt(v) + eps
 
 
+def _float32(value: float) -> float:
+    return float(struct.unpack("f", struct.pack("f", value))[0])
+
+
 def _optimizer(
-    rule: Rule, slots: dict[str, float], lr: float, weight_decay: float, decay: str
+    rule: Rule,
+    slots: dict[str, float],
+    lr: float,
+    weight_decay: float,
+    decay: str,
+    hyperparameters: str = "exact",
+    *,
+    count_absent: bool = False,
 ) -> Optimizer:
     """Turn a rule for one array into an optimiser; ``slots`` names its state and how it starts."""
     default_lr = checks.number("lr", lr, low=0.0)
     weight_decay = checks.number("weight_decay", weight_decay, low=0.0)
     checks.choice("decay", decay, DECAY)
+    narrow = hyperparameters == "float32"
+    weight_decay = _float32(weight_decay) if narrow else weight_decay
 
     def init(params: Sequence[Array]) -> State:
         state: State = {"step": [0 for _ in params], **{name: [] for name in slots}}
@@ -314,12 +356,14 @@ def _optimizer(
         params: Sequence[Array], grads: Arrays, state: State, lr: float | None = None
     ) -> tuple[list[Array], State]:
         rate = default_lr if lr is None else checks.number("lr", lr, low=0.0)
+        rate = _float32(rate) if narrow else rate
         checks.same_length("params", params, "grads", grads)
         checks.same_length("params", params, "the state", state["step"])
         new_params = list(params)
         new_state = {name: list(values) for name, values in state.items()}
         for index, (param, grad) in enumerate(zip(params, grads, strict=True)):
             if grad is None:
+                new_state["step"][index] += count_absent
                 continue
             xp = namespace(param, grad)
             checks.real_floating(xp, f"grads[{index}]", grad)
