@@ -34,7 +34,7 @@ class _Page:
 
     def entry(self, label: str, text: str = "", indent: int = 2) -> None:
         """Print ``label  text``, the text wrapped under itself."""
-        hang = indent + max(len(label) + 2, 14) if label else indent
+        hang = indent + (max(len(label) + 2, 18) if label else 0)
         if hang > 34 and text:
             self.console.print(Text(" " * indent + label), soft_wrap=True)
             label, hang = "", indent + 4
@@ -84,9 +84,10 @@ def explain(operation_id: str) -> None:
     page.console.print(Text(operation.id, style="bold"))
     page.entry("", operation.summary)
     page.entry("", operation.formula)
-    page.heading("inputs and outputs")
-    for name, text in (operation.inputs | operation.outputs).items():
-        page.entry(("-> " if name not in operation.inputs else "") + name, text)
+    for heading, tensors in (("inputs", operation.inputs), ("outputs", operation.outputs)):
+        page.heading(heading)
+        for name, text in tensors.items():
+            page.entry(name, text)
     page.heading("parameters")
     for param in operation.params:
         default = "required" if param.required else f"default {param.default}"
@@ -136,54 +137,56 @@ def show(case_id: str) -> None:
         if flag:
             links = f" {' '.join(flag.links)}" if flag.links else ""
             page.entry(flag.kind, f"{name}: {flag.description}{links}")
-    for title, expectation, differs_by in _expectations(operation, case):
-        page.heading(f"expected, {title}")
-        if isinstance(expectation, str):
-            page.entry("", expectation)
-        elif expectation.rejects is not None:
-            page.entry("refused", expectation.rejects)
+    page.heading("expected")
+    for title, setting, expectation in _expectations(operation, case):
+        page.console.print(Text(f"  {title}", style="italic"))
+        if expectation is None:
+            page.entry("", "the same as canonical", indent=4)
+            continue
+        if setting:
+            differs_by = fixtures.divergence(operation, case, setting)
+            page.entry("", f"differs by {differs_by.replace(' ', ' and ')}", indent=4)
+        if expectation.rejects is not None:
+            page.entry("refused", expectation.rejects, indent=4)
         else:
             tensors = map_tensors(lambda leaf: leaf.tensor, expectation.outputs)
             ulps = {path: leaf.ulp for path, leaf in leaves(expectation.outputs) if leaf}
             _tensors(page, tensors, ulps)
-        if differs_by:
-            page.entry("differs by", differs_by)
     page.heading("tolerance")
     page.entry("", operation.tolerance_why)
     page.heading("in Python")
     page.verbatim(snippet(case))
 
 
-def _expectations(operation: Operation, case: Case) -> Iterator[tuple[str, Expectation | str, str]]:
-    by_key: dict[str, tuple[Setting, list[str]]] = {"canonical": ({}, [])}
-    for name, setting in operation.dialects.items():
-        by_key.setdefault(operation.key(setting), (setting, []))[1].append(name)
+def _expectations(
+    operation: Operation, case: Case
+) -> Iterator[tuple[str, Setting, Expectation | None]]:
+    """Yield who expects what; None where it is what the canonical setting gives."""
+    yield "canonical", {}, fixtures.expectation(operation, case, {})
     frozen = case.frozen.get("expected", {})
-    for key, (setting, who) in by_key.items():
-        title = f"{', '.join(who)} ({key})" if who and key != "canonical" else key
-        if frozen.get(key, {}).get("same_as") == "canonical":
-            yield title, "the same as canonical", ""
-            continue
-        differs_by = fixtures.divergence(operation, case, setting) if key != "canonical" else ""
-        yield title, fixtures.expectation(operation, case, setting), differs_by
+    for name, setting in operation.dialects.items():
+        key = operation.key(setting)
+        same = key == "canonical" or frozen.get(key, {}).get("same_as") == "canonical"
+        yield name, setting, None if same else fixtures.expectation(operation, case, setting)
 
 
 def _tensors(page: _Page, tree: Any, ulps: dict[str, int] | None = None) -> None:
     found = False
+    indent = 2 if ulps is None else 4
     for path, tensor in leaves(tree):
         found = True
         if tensor is None:
-            page.entry(path, "absent")
+            page.entry(path, "absent", indent)
             continue
         if not isinstance(tensor, np.ndarray):
-            page.entry(path, json.dumps(tensor, default=repr))
+            page.entry(path, json.dumps(tensor, default=repr), indent)
             continue
         within = ""
         if ulps is not None:
-            within = " exactly" if ulps.get(path) == 0 else f" within {ulps.get(path)} ULP"
-        page.entry(path, f"{_type(tensor)} {_values(tensor)}{within}")
+            within = ", exactly" if ulps.get(path) == 0 else f", within {ulps.get(path)} ULP"
+        page.entry(path, f"{_type(tensor)} {_values(tensor)}{within}", indent)
     if not found:
-        page.entry("", "no tensors")
+        page.entry("", "no tensors", indent)
 
 
 def _type(tensor: Tensor) -> str:
@@ -217,7 +220,7 @@ def _find(wanted: str) -> Case:
     exact = [pair for pair in found if wanted in (pair[1], "/".join(pair))]
     candidates = exact or found
     if not candidates:
-        raise Failure(f"no case {wanted!r}{near(wanted, [*every, *_short(every)])}")
+        raise Failure(f"no case {wanted!r}{near(wanted, sorted(set(_short(every))))}")
     if len(candidates) > 1:
         some = ", ".join("/".join(pair) for pair in candidates[:3])
         more = ", …" if len(candidates) > 3 else ""
