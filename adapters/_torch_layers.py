@@ -6,13 +6,15 @@ that gradients come back in the layout of their inputs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adapters.base import Adapter, Unsupported
+from adapters.base import Adapter, Rejected, Unsupported
 
 Outputs = dict[str, Any]
 Pair = list[int]
@@ -65,7 +67,7 @@ def _conv2d(
 ) -> Outputs:
     """``torch.nn.functional.conv2d``; its padding is symmetric, so ``pad`` comes first."""
     x, weight, bias = _leaf(x), _leaf(weight), _leaf(bias)
-    padded, kernel = _pad(_nchw(x), padding), weight.permute(3, 2, 0, 1)
+    padded, kernel = _pad(_nchw(x), padding), weight.permute(3, 2, 0, 1).contiguous()
     y = functional.conv2d(padded, kernel, bias, stride, 0, dilation, groups)
     return _backward(_nhwc(y), dy, x=x, weight=weight, bias=bias)
 
@@ -118,7 +120,7 @@ def _own_padding(
     return _pad(x, padding, value), [0, 0]
 
 
-def _elementwise(function: Any) -> Any:
+def _elementwise(function: Any) -> Callable[..., Outputs]:
     def run(x: Tensor, dy: Tensor, **params: Any) -> Outputs:
         x = _leaf(x)
         return _backward(function(x, **params), dy, x=x)
@@ -126,11 +128,24 @@ def _elementwise(function: Any) -> Any:
     return run
 
 
-def _loss(function: Any) -> Any:
+def _loss(function: Any) -> Callable[..., Outputs]:
     def run(x: Tensor, targets: Tensor, *, reduction: str = "mean") -> Outputs:
         x = _leaf(x)
         loss = function(x, targets, reduction=reduction)
         return {"loss": loss, "dx": torch.autograd.grad(loss, x)[0]}
+
+    return run
+
+
+def _refusing(function: Callable[..., Outputs]) -> Callable[..., Outputs]:
+    """Take a RuntimeError as a refusal: it is how PyTorch answers shapes that do not fit."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Outputs:
+        try:
+            return function(*args, **kwargs)
+        except RuntimeError as error:
+            raise Rejected(str(error).partition("\n")[0]) from error
 
     return run
 
@@ -151,4 +166,4 @@ def register(adapter: Adapter) -> None:
         ("loss.mse", _loss(functional.mse_loss), {}),
         ("loss.binary_cross_entropy", _loss(functional.binary_cross_entropy_with_logits), {}),
     ):
-        adapter.operation(operation_id, dtypes=WIDE, dialect=dialect)(function)
+        adapter.operation(operation_id, dtypes=WIDE, dialect=dialect)(_refusing(function))

@@ -135,7 +135,13 @@ def _modules(weights: Tensors, previous: Tensors | None) -> list[torch.nn.Module
     return modules
 
 
-@adapter.operation("prune.fraction", dialect={"ties": "unspecified"})
+@adapter.operation(
+    "prune.fraction",
+    dialect={
+        "ties": "unspecified", "nan_score": "highest", "score_sign": "ignored",
+        "masking": "multiply",
+    },
+)  # fmt: skip
 def prune_fraction(
     weights: Tensors,
     scores: Tensors,
@@ -275,3 +281,36 @@ def optim_adagrad(
 
 
 _torch_layers.register(adapter)
+
+
+# --- what PyTorch lacks -------------------------------------------------------------------------
+
+NO_SCORES = "torch.nn.utils.prune ranks inside its pruning methods; no function returns scores"
+NO_SCHEDULE = "torch.ao.pruning's schedulers give a sparsity, not the steps that recompute masks"
+NO_PROX = "torch.nn.functional has softshrink and hardshrink, no other proximal operator"
+
+LACKING = {
+    "score.magnitude": NO_SCORES,
+    "score.gradient": NO_SCORES,
+    "score.taylor": NO_SCORES,
+    "prune.threshold": "torch.nn.utils.prune has no pruning by threshold",
+    "prune.shrink": "torch.nn.utils.prune only masks, it does not shrink",
+    "prune.clipped_gradient": "torch.nn.utils has no clip that also drops small gradients",
+    "schedule.constant": NO_SCHEDULE,
+    "schedule.polynomial": NO_SCHEDULE,
+    "schedule.exponential": NO_SCHEDULE,
+    "prox.l2": NO_PROX,
+    "prox.elastic_net": NO_PROX,
+    "prox.group_lasso": NO_PROX,
+}
+
+
+def _lacking(reason: str) -> Any:
+    def refuse(**_: Any) -> Outputs:
+        raise Unsupported(reason)
+
+    return refuse
+
+
+for _operation_id, _reason in LACKING.items():
+    adapter.operation(_operation_id)(_lacking(_reason))

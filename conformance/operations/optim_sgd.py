@@ -265,7 +265,7 @@ OPERATION = Operation(
     cases=cases,
     mistakes=MISTAKES,
     dialects={
-        "torch": {"in_place": "documented"},
+        "torch": {},
         "tensorflow": {
             "decay": "decoupled_by_lr",
             "momentum_form": "lr_inside",
