@@ -20,8 +20,14 @@ def say(text, end="\n"):
     sys.stdout.flush()
 
 
+def note(pid):
+    if "HARNESS_PIDS" in os.environ:
+        with open(os.environ["HARNESS_PIDS"], "a") as file:
+            file.write(f"{pid}\n")
+
+
 def leave_child():
-    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    note(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid)
 
 
 def misbehave(request, right):
@@ -146,6 +152,7 @@ def begin(answer):
 
 
 def main():
+    note(os.getpid())
     for line in sys.stdin:
         request = json.loads(line)
         if request["cmd"] == "stop":

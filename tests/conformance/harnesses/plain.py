@@ -56,7 +56,9 @@ def clip(grads, max_norm, order, mistake):
             continue
         values = decode(grad)
         norm = norm_of(values, order) if mistake == "per-tensor" else reported
-        clipped.append(encode(scaled(values, norm, max_norm, mistake), grad["dtype"], grad["shape"]))
+        clipped.append(
+            encode(scaled(values, norm, max_norm, mistake), grad["dtype"], grad["shape"])
+        )
     return {"grads": clipped, "total_norm": encode([total], wide, [])}
 
 
