@@ -164,10 +164,9 @@ def _trajectory(
     **options: Any,
 ) -> Outputs:
     """Step a Keras optimiser, built on all the parameters, through the gradients that are there."""
-    if params:
-        # Keras keeps the learning rate in its default dtype, whatever the parameters are.
-        tf.keras.config.set_floatx(params[0].dtype.name)
     rates = lr if isinstance(lr, list) else [lr] * len(grads)
+    if optimizer is not tf.keras.optimizers.AdamW and not options["weight_decay"]:
+        options["weight_decay"] = None  # its default: no decay, rather than one of 0 * w
     variables = [tf.Variable(param) for param in params]
     stepper = optimizer(rates[0] if rates else 0.0, **options)
     stepper.build(variables)
@@ -183,8 +182,11 @@ def _trajectory(
 @adapter.operation(
     "optim.sgd",
     dtypes=WIDE,
-    dialect={"decay": "decoupled_by_lr", "momentum_form": "lr_inside", "subnormals": "flush"},
-)
+    dialect={
+        "decay": "decoupled_by_lr", "momentum_form": "lr_inside", "hyperparameters": "float32",
+        "subnormals": "flush", "in_place": "documented",
+    },
+)  # fmt: skip
 def optim_sgd(
     params: Tensors,
     grads: list[Tensors],
@@ -224,7 +226,9 @@ def _adam(
     "optim.adam",
     dtypes=WIDE,
     dialect={
-        "eps_at": "before_bias_correction", "decay": "decoupled_by_lr", "subnormals": "flush",
+        "eps_at": "before_bias_correction", "decay": "decoupled_by_lr",
+        "hyperparameters": "float32", "step_count": "optimizer", "subnormals": "flush",
+        "in_place": "documented",
     },
 )  # fmt: skip
 def optim_adam(params: Tensors, grads: list[Tensors], **options: Any) -> Outputs:
@@ -235,8 +239,11 @@ def optim_adam(params: Tensors, grads: list[Tensors], **options: Any) -> Outputs
 @adapter.operation(
     "optim.adamw",
     dtypes=WIDE,
-    dialect={"eps_at": "before_bias_correction", "subnormals": "flush"},
-)
+    dialect={
+        "eps_at": "before_bias_correction", "hyperparameters": "float32",
+        "step_count": "optimizer", "subnormals": "flush", "in_place": "documented",
+    },
+)  # fmt: skip
 def optim_adamw(params: Tensors, grads: list[Tensors], **options: Any) -> Outputs:
     """``tf.keras.optimizers.AdamW``."""
     return _adam(tf.keras.optimizers.AdamW, params, grads, **options)
@@ -288,5 +295,30 @@ def optim_adagrad(
         initial_accumulator_value=initial_accumulator, weight_decay=weight_decay,
     )  # fmt: skip
 
+
+LACKING = {
+    "TensorFlow prunes in another package, TensorFlow Model Optimization": """
+        score.magnitude score.gradient score.taylor score.snip score.movement score.fisher score.obd
+        score.wanda prune.threshold prune.fraction prune.structured prune.n_m prune.block prune.shrink
+        prune.clipped_gradient prune.iterative""",
+    "Keras schedules learning rates only: in float32, with no first step and no mask updates": """
+        schedule.constant schedule.polynomial schedule.exponential""",
+    "TensorFlow has no clip by the norms of units or of examples": "clip.unitwise clip.per_example",
+    "TensorFlow has no groups in its penalties and proximal steps": """
+        penalty.group_lasso prox.group_lasso""",
+    "TensorFlow has no such operator": "prox.hard_threshold project.l1_ball layer.dropout",
+}
+
+
+def _lacking(reason: str) -> Callable[..., Outputs]:
+    def decline(**_: Any) -> Outputs:
+        raise Unsupported(reason)
+
+    return decline
+
+
+for why, operations in LACKING.items():
+    for operation_id in operations.split():
+        adapter.operation(operation_id)(_lacking(why))
 
 _tensorflow_layers.register(adapter)

@@ -76,12 +76,13 @@ def test_an_optimiser_follows_its_learning_rates_and_skips_absent_gradients() ->
     np.testing.assert_array_equal(steps[2][1], [2.0])
 
 
-def test_a_float64_learning_rate_is_not_rounded() -> None:
+def test_a_learning_rate_passes_through_float32_as_the_dialect_says() -> None:
     inputs = {"params": [np.array([0.0])], "grads": [[np.array([1.0])]]}
     answer = ask(
         "optim.sgd", inputs, lr=0.1, momentum=0, dampening=0, nesterov=False, weight_decay=0
     )
-    assert outputs(answer)["params"][0][0][0] == -0.1
+    assert adapter.dialect["optim.sgd"]["hyperparameters"] == "float32"
+    assert outputs(answer)["params"][0][0][0] == -float(np.float32(0.1))
 
 
 def test_a_grouped_dilated_convolution_has_its_gradients() -> None:
