@@ -197,8 +197,8 @@ def cases(c: Cases) -> None:
         tensors = {"weights": weights, "scores": scores, **inputs}
         c.add(name, flags, labels, tensors, {"threshold": threshold, "rate": rate}, dtypes)
 
-    def magnitudes(weights: Any) -> Any:
-        return [np.asarray(np.abs(w)) for w in weights]
+    # fmt: off
+    def magnitudes(weights: Any) -> Any: return [np.asarray(np.abs(w)) for w in weights]
 
     two = [tensor([3, -1, 0.25], [-0.5, 2, -4]), tensor(-0.75, 0.5, 1, -8), tensor(6, -7)]
     add("quarter", "basic", "C1 C2", two, magnitudes(two), 0.9, 0.25, ALL)
@@ -213,9 +213,7 @@ def cases(c: Cases) -> None:
     add("threshold-0.3", "rounding at-threshold", "C8", tenths, magnitudes(tenths), 0.3, 0.25)
     halves = [fixed([0.30004883, -0.29980469, 0.5], "float16")]
     half_scores = [fixed([0.30004883, 0.29980469, 0.5], "float16")]
-    add(
-        "threshold-0.3", "rounding at-threshold", "C8", halves, half_scores, 0.3, 0.25, ("float16",)
-    )
+    add("threshold-0.3", "rounding at-threshold", "C8", halves, half_scores, 0.3, 0.25, ("float16",))
     signed = [tensor([-3, 0.5, 4], [-1, 0, -2]), tensor(1, -1, 2, -0.25), tensor(-5, 5)]
     add("signed-scores", "basic", "C1", two, signed, -0.5, 0.75, ALL)
     add("rate-0", "rate-edge", "C3", two, magnitudes(two), 1.5, 0.0, ALL)
@@ -225,8 +223,8 @@ def cases(c: Cases) -> None:
     add("rate-near-0", "rate-edge rounding", "C1 C3", two, magnitudes(two), 1.5, 1e-4)
     for name, rate in (("negative", -0.1), ("above-1", 1.5), ("nan", "nan"), ("inf", "inf")):
         add(f"rate-{name}", "bad-rate", "C4", two, magnitudes(two), 1.5, rate)
-    before = [fixed([[True, False, True], [False, True, True]], "bool"), None,
-              fixed([False, False], "bool")]  # fmt: skip
+    before = [fixed([[True, False, True], [False, True, True]], "bool"), None, fixed([False, False],
+        "bool")]
     add("previous", "previous", "C5", two, magnitudes(two), 0.9, 0.5, ALL, previous=before)
     add("previous-above", "previous", "C5", two, magnitudes(two), 0.125, 0.5, previous=before)
     nan_before = [tensor([3, np.nan, 1], [0.5, 2, 4]), tensor(4, 3, 2, 1), tensor(np.nan, np.nan)]
@@ -249,16 +247,7 @@ def cases(c: Cases) -> None:
     tiny = [tensor(1.5e-38, -3e-38, 1e-40, -2)]
     add("subnormal", "subnormal rounding", "C1", tiny, magnitudes(tiny), 1.0, 0.7, ("float32",))
     tiny16 = [tensor(6.5e-5, -1e-4, 1e-6, -2)]
-    add(
-        "subnormal",
-        "subnormal rounding",
-        "C1 C9",
-        tiny16,
-        magnitudes(tiny16),
-        1.0,
-        0.7,
-        ("float16",),
-    )
+    add("subnormal", "subnormal rounding", "C1 C9", tiny16, magnitudes(tiny16), 1.0, 0.7, ("float16",))
     tiny64 = [tensor(3e-308, -4e-308, 1e-310, -2)]
     add("subnormal", "subnormal rounding", "C1", tiny64, magnitudes(tiny64), 1.0, 0.7, ("float64",))
     mixed = [fixed([-1, 2, 3], "float16"), fixed([[-4.0], [0.5]], "float64"), tensor(-7, 0.25)]
@@ -267,21 +256,21 @@ def cases(c: Cases) -> None:
     halves = [fixed([-1, 2], "bfloat16"), fixed([[-4.0, 0.5]], "float16")]
     half_scores = [fixed([1, 2], "bfloat16"), fixed([[4.0, 0.5]], "float16")]
     add("mixed-16", "mixed-dtypes", "C9", halves, half_scores, 1.5, 0.4, ("float16",))
-    add("wider-scores", "mixed-dtypes", "C9", halves,
-        [fixed([1, 2], "float64"), fixed([[4, 0.5]], "float32")], 1.5, 0.4, ("float64",))  # fmt: skip
+    add("wider-scores", "mixed-dtypes", "C9", halves, [fixed([1, 2], "float64"), fixed([[4, 0.5]],
+        "float32")], 1.5, 0.4, ("float64",))
     shapes = [np.array(-0.5), random.uniform(2, 1, 3), np.zeros((0, 4)), np.array(3.0)]
     add("shapes", "shapes", "C9", shapes, magnitudes(shapes), 0.5, 0.25, ALL)
     add("zero-dimensional", "shapes", "C1 C9", [np.array(-0.5)], [np.array(0.5)], 1.0, 0.1)
     add("empty", "shapes", "C9", [np.zeros((2, 0))], [np.zeros((2, 0))], 1.0, 0.1)
     absent = [None, tensor(-1, 3), None]
     add("absent", "absent", "C10", absent, [None, tensor(1, 3), None], 2.0, 0.25, ALL)
-    add("absent-scores", "absent previous", "C5 C10",
-        [tensor(-1, 3), tensor(2, -4), tensor([5.0])], [None, None, tensor([1.0])], 9.0, 0.25,
-        previous=[None, fixed([False, True], "bool"), None])  # fmt: skip
+    add("absent-scores", "absent previous", "C5 C10", [tensor(-1, 3), tensor(2, -4), tensor([5.0])], [None,
+        None, tensor([1.0])], 9.0, 0.25, previous=[None, fixed([False, True], "bool"), None])
     add("no-tensors", "absent", "C10", [], [], 1.0, 0.5, ("float32",))
     add("other-length", "mismatch", "C11", [tensor(1, 2)], [], 1.0, 0.5)
     add("other-shape", "mismatch", "C11", [tensor([1, 2])], [tensor([1], [2])], 1.0, 0.5)
     add("broadcast-shape", "mismatch", "C11", [tensor([1, 2], [3, 4])], [tensor(1, 2)], 1.0, 0.5)
+    # fmt: on
 
 
 OPERATION = Operation(

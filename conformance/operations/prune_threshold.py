@@ -185,8 +185,8 @@ def cases(c: Cases) -> None:
         tensors = {"weights": weights, "scores": scores, **inputs}
         c.add(name, flags, labels, tensors, {"threshold": threshold}, dtypes)
 
-    def magnitudes(weights: Any) -> Any:
-        return map_tensors(lambda w: np.asarray(np.abs(w)), weights)
+    # fmt: off
+    def magnitudes(weights: Any) -> Any: return map_tensors(lambda w: np.asarray(np.abs(w)), weights)
 
     two = [tensor([3, -1, 0.25], [-0.5, 2, -4]), tensor(-0.75, 0.5, 1, -8)]
     add("two-tensors", "basic signs", "C1 C2 C3 C8", two, magnitudes(two), 0.9, ALL)
@@ -207,24 +207,10 @@ def cases(c: Cases) -> None:
     add("signed-zero-scores", "zeros", "C1", [tensor(3, -4, 5)], [tensor(-0.0, 0, 1)], 0.0, ALL)
     add("kept-minus-zero", "zeros", "C2", [tensor(-0.0, 0, 2)], [tensor(3, 4, 5)], 1.0, ALL)
     add("negative-threshold", "signs", "C1 C6", two, magnitudes(two), -1.0)
-    add(
-        "signed-scores",
-        "signs at-threshold",
-        "C1 C6",
-        [tensor(5, -6, 0.1, -0.2, 7)],
-        [tensor(-3, 2, 0.5, -1, -0.5)],
-        -0.5,
-        ALL,
-    )
-    add(
-        "scores-against-magnitude",
-        "basic",
-        "C1",
-        [tensor([9, -8], [0.1, 0.2])],
-        [tensor([0.125, 0.5], [2, 3])],
-        1.0,
-        ALL,
-    )
+    add("signed-scores", "signs at-threshold", "C1 C6", [tensor(5, -6, 0.1, -0.2, 7)], [tensor(-3, 2, 0.5,
+        -1, -0.5)], -0.5, ALL)
+    add("scores-against-magnitude", "basic", "C1", [tensor([9, -8], [0.1, 0.2])], [tensor([0.125, 0.5], [2,
+        3])], 1.0, ALL)
     weights = [tensor(np.nan, np.inf, -np.inf, -0.0, -3, 2)]
     low = [tensor(0, 0.5, 0.25, 0.75, 1, 2)]
     add("non-finite-pruned", "masked-value", "C3", weights, low, 1.0, ALL)
@@ -235,14 +221,8 @@ def cases(c: Cases) -> None:
     add("nan-score", "nan-score", "C5", [tensor(4, -5, 6), tensor([7.0])], nans, 2.0, ALL)
     all_nan = [tensor(np.nan, np.nan)]
     add("all-nan-scores", "nan-score", "C5", [tensor(4, -5)], all_nan, 2.0)
-    add(
-        "nan-score-infinite-threshold",
-        "nan-score infinite",
-        "C5",
-        [tensor(4, -5, 6)],
-        [tensor(np.nan, np.inf, 3)],
-        "inf",
-    )
+    add("nan-score-infinite-threshold", "nan-score infinite", "C5", [tensor(4, -5, 6)], [tensor(np.nan,
+        np.inf, 3)], "inf")
     add("nan-threshold", "nan-threshold", "C5", two, magnitudes(two), "nan")
     add("nan-threshold-no-tensors", "nan-threshold absent", "C5", [], [], "nan", ("float32",))
     infinite = [tensor(np.inf, 1, -np.inf, 2)]
@@ -256,72 +236,37 @@ def cases(c: Cases) -> None:
     add("previous-nan-score", "previous nan-score", "C4", again, nan_before, 1.5, previous=before)
     negative = [tensor(-9, -0.5, np.nan, -np.inf, 0.25), tensor([1.0], [0.5])]
     scores = [tensor(8, 1, 3, 9, 2), tensor([1.0], [0.5])]
-    add(
-        "previous-not-finite",
-        "previous masked-value",
-        "C3 C4",
-        negative,
-        scores,
-        1.0,
-        ALL,
-        previous=before,
-    )
+    add("previous-not-finite", "previous masked-value", "C3 C4", negative, scores, 1.0, ALL,
+        previous=before)
     gone = [fixed([[False, False]], "bool")]
-    add("previous-everything", "previous", "C4", [tensor([-3, 4])], [tensor([3, 4])], 1.0,
-        previous=gone)  # fmt: skip
+    add("previous-everything", "previous", "C4", [tensor([-3, 4])], [tensor([3, 4])], 1.0, previous=gone)
     w16 = [fixed([0.30004883, -0.29980469, 0.5, -0.1], "float16")]
     add("tenths-float16", "rounding at-threshold", "C7", w16, magnitudes_of(w16), 0.3, ("float16",))
     bf16 = [fixed([0.30078125, -0.29882812, 0.5, -0.1], "bfloat16")]
-    add("tenths-bfloat16", "rounding at-threshold", "C7", bf16, magnitudes_of(bf16), 0.3,
-        ("bfloat16",))  # fmt: skip
+    add("tenths-bfloat16", "rounding at-threshold", "C7", bf16, magnitudes_of(bf16), 0.3, ("bfloat16",))
     tenths = [tensor(0.3, -0.1, 0.7, 0.30000001, -0.29999999)]
     add("tenths", "rounding at-threshold", "C7", tenths, magnitudes(tenths), 0.3)
     add("threshold-0.1", "rounding at-threshold", "C7", tenths, magnitudes(tenths), 0.1)
-    add(
-        "threshold-beyond-float16",
-        "rounding infinite",
-        "C7",
-        [tensor(1, -2, 3)],
-        [tensor(60000, np.inf, 1)],
-        1e5,
-        ("float16",),
-    )
-    add(
-        "wider-scores",
-        "mixed-dtypes rounding",
-        "C7 C8",
-        [fixed([1, -2, 3], "float16"), fixed([[-4.0], [5.0]], "bfloat16")],
-        [fixed([0.3, 0.29999, 0.30001], "float32"), fixed([[0.3], [0.30000000001]], "float64")],
-        0.3,
-        ("float32",),
-    )
-    add(
-        "mixed",
-        "mixed-dtypes masked-value",
-        "C8",
-        [fixed([-1, 2, 3], "float16"), fixed([[-4.0], [0.5]], "float64"), tensor(-7, 0.25)],
-        [fixed([1, 2, 3], "float16"), fixed([[4.0], [0.5]], "float64"), tensor(7, 0.25)],
-        1.0,
-        ("float32", "bfloat16"),
-    )
+    add("threshold-beyond-float16", "rounding infinite", "C7", [tensor(1, -2, 3)], [tensor(60000, np.inf,
+        1)], 1e5, ("float16",))
+    add("wider-scores", "mixed-dtypes rounding", "C7 C8", [fixed([1, -2, 3], "float16"), fixed([[-4.0],
+        [5.0]], "bfloat16")], [fixed([0.3, 0.29999, 0.30001], "float32"), fixed([[0.3], [0.30000000001]],
+        "float64")], 0.3, ("float32",))
+    add("mixed", "mixed-dtypes masked-value", "C8", [fixed([-1, 2, 3], "float16"), fixed([[-4.0], [0.5]],
+        "float64"), tensor(-7, 0.25)], [fixed([1, 2, 3], "float16"), fixed([[4.0], [0.5]], "float64"),
+        tensor(7, 0.25)], 1.0, ("float32", "bfloat16"))
     shapes = [np.array(-0.5), random.uniform(2, 1, 3), np.zeros((0, 4)), np.array(3.0)]
     add("shapes", "shapes", "C8", shapes, magnitudes(shapes), 0.5, ALL)
     add("absent", "absent", "C9", [None, tensor(-1, 3), None], [None, tensor(1, 3), None], 2.0, ALL)
-    add(
-        "absent-scores",
-        "absent previous",
-        "C4 C9",
-        [tensor(-1, 3), tensor(2, -4), tensor([5.0])],
-        [None, None, tensor([1.0])],
-        9.0,
-        previous=[None, fixed([False, True], "bool"), None],
-    )
+    add("absent-scores", "absent previous", "C4 C9", [tensor(-1, 3), tensor(2, -4), tensor([5.0])], [None,
+        None, tensor([1.0])], 9.0, previous=[None, fixed([False, True], "bool"), None])
     add("no-tensors", "absent", "C9", [], [], 1.0, ("float32",))
     add("other-length", "mismatch", "C10", [tensor(1, 2)], [tensor(1, 2), tensor([3.0])], 1.0)
     add("other-shape", "mismatch", "C10", [tensor([1, 2])], [tensor([1], [2])], 1.0)
     add("broadcast-shape", "mismatch", "C10", [tensor([1, 2], [3, 4])], [tensor(1, 2)], 1.0)
     add("other-mask-shape", "mismatch previous", "C10", [tensor(1, 2)], [tensor(1, 2)], 1.0,
-        previous=[fixed([True], "bool")])  # fmt: skip
+        previous=[fixed([True], "bool")])
+    # fmt: on
 
 
 def magnitudes_of(tensors: Any) -> Any:
