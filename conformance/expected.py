@@ -55,13 +55,13 @@ class Expected:
             return not str(self.versions)
 
 
-def read(adapter: str, folder: Path = FOLDER) -> list[Expected]:
+def read(adapter: str, folder: Path | None = None) -> list[Expected]:
     """Return the expected failures of an adapter; none if it has no file.
 
     Raises:
         ExpectationsError: the file is malformed; one line with file, entry and key.
     """
-    path = folder / f"{adapter}.toml"
+    path = (folder or FOLDER) / f"{adapter}.toml"
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -180,13 +180,20 @@ def read(operation: Operation, folder: Path = FOLDER) -> list[Case]:
         raise FixtureError(f"{path.name}: no such fixture file in {folder}") from None
     except ValueError as error:
         raise FixtureError(f"{path.name}: not valid JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise FixtureError(f"{path.name}: is no JSON object")
     if document.get("schema") != SCHEMA:
         raise FixtureError(
             f"{path.name}: schema is {document.get('schema')!r}, expected {SCHEMA!r}"
         )
-    cases, seen = [], set()
+    cases: list[Case] = []
+    seen: set[str] = set()
+    if not isinstance(document.get("cases"), list):
+        raise FixtureError(f"{path.name}: cases: missing")
     for entry in document["cases"]:
-        case_id = entry.get("id", "?")
+        case_id = entry.get("id")
+        if not isinstance(case_id, str):
+            raise FixtureError(f"{path.name}: case number {len(cases) + 1}: id: missing")
         if case_id in seen:
             raise FixtureError(f"{path.name}: case {case_id}: id: used twice")
         seen.add(case_id)

@@ -197,5 +197,7 @@ def ulp(magnitude: Any, name: str) -> Any:
     fmt = FLOATS[name]
     values = np.abs(np.asarray(magnitude, dtype=np.float64))
     _, exponent = np.frexp(values)
-    spacing = np.ldexp(1.0, np.maximum(exponent - 1, fmt.emin) - (fmt.precision - 1))
+    # frexp gives a zero the exponent 0; among the formats' numbers it lies with the subnormals.
+    exponent = np.where(values == 0, fmt.emin, exponent - 1)
+    spacing = np.ldexp(1.0, np.maximum(exponent, fmt.emin) - (fmt.precision - 1))
     return np.where(np.isfinite(values), spacing, np.nan)
