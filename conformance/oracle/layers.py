@@ -148,13 +148,14 @@ def max_pool2d_forward(
         best = y[:, i, j, :]
         values = [(pixel, x[:, pixel[0], pixel[1], :]) for _, pixel in taps]
         for _, value in values:
-            better = value > best
+            with np.errstate(invalid="ignore"):  # some 16-bit types warn when they compare a NaN
+                better = value > best
             if nan == "propagate":
                 better = (better | (value != value)) & (best == best)
             best = np.where(better, value, best)
         y[:, i, j, :] = best
         won = [(pixel, (v == best) | ((v != v) & (best != best))) for pixel, v in values]
-        winners[i, j] = _first(won) if ties == "first" else won
+        winners[i, j] = first_winners(won) if ties == "first" else won
     return y, (x, winners, ties)
 
 
@@ -171,7 +172,8 @@ def max_pool2d_backward(context: Context, dy: Array) -> Array:
     return dx
 
 
-def _first(won: list[tuple[Any, Array]]) -> list[tuple[Any, Array]]:
+def first_winners(won: list[tuple[Any, Array]]) -> list[tuple[Any, Array]]:
+    """Return, of the winners of one window, tap by tap, those that no other comes before."""
     firsts: list[tuple[Any, Array]] = []
     for pixel, mask in won:
         earlier = np.any([m for _, m in firsts], axis=0) if firsts else np.zeros_like(mask)
@@ -180,7 +182,7 @@ def _first(won: list[tuple[Any, Array]]) -> list[tuple[Any, Array]]:
 
 
 def avg_pool2d_forward(
-    x: Array, rows: Axis, columns: Axis, count_padding: bool = False
+    x: Array, rows: Axis, columns: Axis, count_padding: bool | str = False
 ) -> tuple[Array, Context]:
     """Return the sum of each window over the number of its taps that count; 0 if none does."""
     y = zeros((x.shape[0], len(rows.windows), len(columns.windows), x.shape[3]), x)
@@ -201,24 +203,27 @@ def avg_pool2d_backward(context: Context, dy: Array) -> Array:
     return dx
 
 
-def _divisor(rows: Axis, columns: Axis, i: int, j: int, count_padding: bool) -> int:
-    return max(rows.count(i, count_padding) * columns.count(j, count_padding), 1)
+def _divisor(rows: Axis, columns: Axis, i: int, j: int, counting: bool | str) -> int:
+    # The two strings are known mistakes, never parameters.
+    if counting == "one":
+        return 1
+    if counting == "window":
+        return len(rows.windows[i]) * len(columns.windows[j])
+    return max(rows.count(i, bool(counting)) * columns.count(j, bool(counting)), 1)
 
 
-def relu_forward(
-    x: Array, nan: str = "propagate", negative_zero: str = "positive"
-) -> tuple[Array, Context]:
-    """Return x where it is positive, 0 elsewhere; NaN stays NaN."""
-    kept = (x >= 0) if negative_zero == "kept" else (x > 0)
-    if nan != "zero":
-        kept = kept | (x != x)
-    return np.where(kept, x, zeros(x.shape, x)), (x, nan)
+def relu_forward(x: Array, nan: str = "propagate") -> tuple[Array, Context]:
+    """Return x where it is positive, 0 elsewhere; NaN stays NaN. It selects, whatever the dtype."""
+    with np.errstate(invalid="ignore"):  # some 16-bit types warn when they compare a NaN
+        positive, undefined = x > 0, x != x
+    kept = positive if nan == "zero" else positive | undefined
+    passing = positive | undefined if nan == "propagate" else positive
+    return np.where(kept, x, zeros(x.shape, x)), (passing,)
 
 
 def relu_backward(context: Context, dy: Array) -> Array:
     """Return dy where x > 0 (or NaN), 0 elsewhere."""
-    x, nan = context
-    passing = (x > 0) | (x != x) if nan == "propagate" else x > 0
+    (passing,) = context
     return np.where(passing, dy, zeros(dy.shape, dy))
 
 

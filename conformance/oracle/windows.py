@@ -57,12 +57,15 @@ def place(shape: tuple[int, ...], window: Any, settings: Mapping[str, Any]) -> t
     return rows, columns
 
 
-def _axis(size: int, window: int, stride: int, border: Spot, dilation: int, ceil: bool) -> Axis:
+def _axis(
+    size: int, window: int, stride: int, border: Spot, dilation: int, ceil: bool | str
+) -> Axis:
     before, after = border
     reach = (window - 1) * dilation + 1
     spare = before + size + after - reach
     count = spare // stride + 1
-    if ceil and spare % stride and count * stride < before + size:
+    # "always" is a known mistake, never a parameter: it keeps a window that sees nothing of the image.
+    if ceil and spare % stride and (ceil == "always" or count * stride < before + size):
         count += 1
     if count < 1:
         raise Reject(f"a window that spans {reach} does not fit in {before + size + after}")
