@@ -6,27 +6,32 @@ import math
 from collections.abc import Callable
 
 from ..arrays import Array, namespace
+from ..checks import choice
 from .checks import check_real, check_upstream
 
 
-def relu(x: Array) -> tuple[Array, Callable[[Array], Array]]:
+def relu(x: Array, *, nan: str = "propagate") -> tuple[Array, Callable[[Array], Array]]:
     """Return ``y = max(x, 0)`` and its backward pass, for a real float array of any shape.
 
     ``backprop(dy)`` returns ``dx``: 0 where ``x <= 0`` (at 0 itself too, by convention), else
-    ``dy``. NaN propagates to ``y``, and ``dy`` passes there: NaN is not at or below 0. ``y`` and
+    ``dy``; it selects, so that an infinite ``dy`` leaves no NaN where it is blocked. ``y`` and
     ``dx`` have the shape and dtype of ``x``. Raises ValueError if ``x`` is not a real float array
     or ``dy`` does not fit (Nair and Hinton, "Rectified linear units improve restricted Boltzmann
     machines", 2010).
+
+    ``nan``: NaN may ``propagate`` (``y`` is NaN, and ``dy`` passes, for NaN is not at or below 0),
+    give NaN but ``no_gradient``, or give ``zero`` and no gradient.
     """
     xp = namespace(x)
     check_real(xp, x=x)
-    blocked, zero = x <= 0, xp.zeros_like(x)
+    choice("nan", nan, ("propagate", "no_gradient", "zero"))
+    zero = xp.zeros_like(x)
 
-    y = xp.where(blocked, zero, x)
+    y = xp.where(~(x > 0) if nan == "zero" else x <= 0, zero, x)
 
     def backprop(dy: Array) -> Array:
         check_upstream(dy, y)
-        return xp.where(blocked, zero, dy)
+        return xp.where(x <= 0 if nan == "propagate" else ~(x > 0), zero, dy)
 
     return y, backprop
 
