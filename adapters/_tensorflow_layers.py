@@ -17,8 +17,6 @@ Outputs = dict[str, Any]
 Pair = list[int]
 Pads = list[list[int]]
 
-WIDE = ("float64", "float32")
-
 
 def _run(function: Callable[..., Any], dy: Tensor, **inputs: Tensor | None) -> Outputs:
     """Return ``y`` and the gradient of each input under the name that the suite gives it."""
@@ -84,6 +82,8 @@ def _max_pool2d(
     """``tf.nn.max_pool2d``; with dilation ``tf.nn.pool``, after padding with -inf."""
     stride, explicit = stride or window, [[0, 0], *padding, [0, 0]]
     _check_pool(stride, dilation, ceil_mode)
+    if any(max(pads) >= size for pads, size in zip(padding, window, strict=True)):
+        raise Unsupported("tf.nn.max_pool2d takes no padding of a whole window")
 
     def forward(x: Tensor) -> Tensor:
         if dilation == [1, 1]:
@@ -238,7 +238,7 @@ def register(adapter: Adapter) -> None:
         ("layer.conv2d", _conv2d, {}),
         ("layer.max_pool2d", _max_pool2d, {"nan": "ignore"}),
         ("layer.avg_pool2d", _avg_pool2d, {}),
-        ("layer.relu", _elementwise(tf.nn.relu), {}),
+        ("layer.relu", _elementwise(tf.nn.relu), {"nan": "no_gradient"}),
         ("layer.leaky_relu", _elementwise(_leaky_relu), {}),
         ("layer.sigmoid", _elementwise(tf.math.sigmoid), {}),
         ("layer.tanh", _elementwise(tf.math.tanh), {}),
@@ -249,4 +249,4 @@ def register(adapter: Adapter) -> None:
         ("loss.mse", _loss(_mean_squared_error), {}),
         ("loss.binary_cross_entropy", _loss(_binary_cross_entropy), {}),
     ):
-        adapter.operation(operation_id, dtypes=WIDE, dialect=flush | dialect)(function)
+        adapter.operation(operation_id, dialect=flush | dialect)(function)
