@@ -52,7 +52,7 @@ def _shifted(by: int) -> Any:
             wrong = min(max(pruning.how_many(group, settings) + by, 0), left)
             gone = {(e.tensor, e.index) for e in pruning.chosen(group, wrong, settings)}
             for e in group.entries:
-                masks[e.tensor].ravel()[e.index] = (e.tensor, e.index) not in gone  # type: ignore[union-attr]
+                masks[e.tensor].ravel()[e.index] = (e.tensor, e.index) not in gone
         return pruning.pruned(inputs, masks, settings)
 
     return mistake
@@ -128,7 +128,7 @@ def strictly_above(inputs: dict[str, Any], settings: Settings) -> dict[str, Any]
     for group in pruning.groups(inputs, settings):
         ranks = [e.rank[1] for e in group.entries]
         for e in group.entries:
-            masks[e.tensor].ravel()[e.index] = e.rank[1] * len(ranks) > sum(ranks)  # type: ignore[union-attr]
+            masks[e.tensor].ravel()[e.index] = e.rank[1] * len(ranks) > sum(ranks)
     return pruning.pruned(inputs, masks, settings)
 
 

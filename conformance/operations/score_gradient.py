@@ -128,5 +128,4 @@ OPERATION = Operation(
     flags=FLAGS,
     cases=cases,
     mistakes=MISTAKES,
-    dialects={"torch": {}},
 )

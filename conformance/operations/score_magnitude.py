@@ -135,5 +135,4 @@ OPERATION = Operation(
     flags=FLAGS,
     cases=cases,
     mistakes=MISTAKES,
-    dialects={"torch": {}},
 )

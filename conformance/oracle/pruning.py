@@ -33,6 +33,8 @@ from conformance.operation import Dial, widest
 Settings = dict[str, Any]
 Mask = Any
 """A NumPy array of bool."""
+Masks = list[Any]
+"""One :data:`Mask` per weight; ``None`` where the weight is absent."""
 
 COMPARE = Dial(
     "compare", "le", "prune where score <= threshold, or where score < threshold", ("lt",)
@@ -70,6 +72,7 @@ FRACTION_DIALS = (
         "who goes first among equals; keep_all and prune_all never split equals; unspecified: exactly"
         " as many, whichever (judged up to the choice)",
         ("highest_index_first", "keep_all", "prune_all"),
+        left_open=("unspecified",),
     ),
     Dial("minimum_kept", 0, "how many of the competing weights are kept whatever the amount is", (1,)),
     Dial(
@@ -104,7 +107,7 @@ def check_lists(inputs: dict[str, Any]) -> None:
                 raise Reject(f"weights and {name} must have the same shape")
 
 
-def before(inputs: dict[str, Any]) -> list[Mask | None]:
+def before(inputs: dict[str, Any]) -> Masks:
     """Return a mask per weight, as ``previous`` left it: True everywhere where there is none."""
     previous = inputs.get("previous") or [None] * len(inputs["weights"])
     return [
@@ -121,7 +124,7 @@ def masked(weights: Tensor, mask: Mask, settings: Settings) -> Tensor:
     return np.where(mask, weights, np.zeros_like(weights))
 
 
-def pruned(inputs: dict[str, Any], masks: list[Mask | None], settings: Settings) -> dict[str, Any]:
+def pruned(inputs: dict[str, Any], masks: Masks, settings: Settings) -> dict[str, Any]:
     """Return masks and masked weights."""
     return {
         "masks": masks,
@@ -160,7 +163,7 @@ def selected(scores: Tensor | None, live: Mask, settings: Settings) -> Mask:
     return result | undefined if settings["nan_score"] == "lowest" else result
 
 
-def threshold_masks(inputs: dict[str, Any], settings: Settings) -> list[Mask | None]:
+def threshold_masks(inputs: dict[str, Any], settings: Settings) -> Masks:
     """Return the masks of pruning by threshold; what ``previous`` pruned stays pruned."""
     check_lists(inputs)
     if isnan(float(settings["threshold"])):
@@ -294,11 +297,11 @@ def chosen(group: Group, k: int, settings: Settings) -> list[Entry]:
     return order[:k]
 
 
-def fraction_masks(inputs: dict[str, Any], settings: Settings) -> list[Mask | None]:
+def fraction_masks(inputs: dict[str, Any], settings: Settings) -> Masks:
     """Return the masks of pruning by amount or count."""
     check_amount(settings)
     check_lists(inputs)
-    masks = [None if live is None else live.copy() for live in before(inputs)]
+    masks: Masks = [None if live is None else live.copy() for live in before(inputs)]
     for group in list(groups(inputs, settings)):
         for entry in chosen(group, how_many(group, settings), settings):
             masks[entry.tensor].ravel()[entry.index] = False
@@ -318,8 +321,8 @@ def stand_in(inputs: dict[str, Any], settings: Settings, outputs: dict[str, Any]
         return outputs
     if not _plausible(inputs, outputs, settings):
         return outputs
-    given = outputs["masks"]
-    competing = [None if m is None else np.zeros(m.shape, bool) for m in masks]
+    given: Masks = outputs["masks"]
+    competing: Masks = [None if m is None else np.zeros(m.shape, bool) for m in masks]
     for group in groups(inputs, settings):
         for entry in group.entries:
             competing[entry.tensor].ravel()[entry.index] = True
@@ -331,8 +334,8 @@ def stand_in(inputs: dict[str, Any], settings: Settings, outputs: dict[str, Any]
     return outputs | pruned(inputs, masks, settings)
 
 
-def _pruned_ranks(group: Group, masks: list[Mask | None]) -> Counter[tuple[int, Real]]:
-    gone = (e for e in group.entries if not masks[e.tensor].ravel()[e.index])  # type: ignore[union-attr]
+def _pruned_ranks(group: Group, masks: Masks) -> Counter[tuple[int, Real]]:
+    gone = (e for e in group.entries if not masks[e.tensor].ravel()[e.index])
     return Counter(e.rank for e in gone)
 
 
