@@ -112,7 +112,7 @@ def check_dialect(operation: Operation, dialect: Setting) -> None:
     """Raise a ValueError unless every dial exists and is set to something that it knows."""
     for name, value in dialect.items():
         dial = operation.dial(name)
-        known = (dial.default, *dial.others)
+        known = (dial.default, *dial.others, *dial.left_open)
         if value not in known and not (_is_number(value) and any(map(_is_number, known))):
             words = ", ".join(write(v) for v in known)
             raise ValueError(

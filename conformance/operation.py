@@ -46,6 +46,8 @@ class Dial:
     others: tuple[Any, ...] = ()
     context: Setting = field(default_factory=dict)
     """Other dials that must be set for this one to show."""
+    left_open: tuple[Any, ...] = ()
+    """Settings that leave a choice: the default's expectation, judged through ``representative``."""
 
 
 @dataclass(frozen=True)
