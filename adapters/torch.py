@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ml_dtypes
@@ -41,12 +43,21 @@ adapter = Adapter(
     to_numpy=to_numpy,
 )
 
-WIDE = ("float64", "float32")
+
+@contextmanager
+def _checks() -> Iterator[None]:
+    """Take an error as a refusal, around a call that checks its arguments and says what is wrong."""
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:
+        raise Rejected(str(error).partition("\n")[0]) from error
 
 
-def _refused(error: RuntimeError) -> Rejected:
-    """Mark an error as a refusal, where PyTorch documents that it refuses the argument."""
-    return Rejected(str(error).partition("\n")[0])
+def _paired(owners: list[Any], attributes: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield pairs; in PyTorch a gradient or a score belongs to its parameter, so none is left over."""
+    if len(owners) != len(attributes):
+        raise Unsupported("PyTorch has no parallel lists that could differ in length")
+    return zip(owners, attributes, strict=True)
 
 
 # --- clipping ---------------------------------------------------------------------------------
@@ -109,10 +120,8 @@ def clip_value(
         clip_grad_value_(parameters, max)
         return {"grads": [p.grad for p in parameters]}
     if min is None and max is None:
-        try:
+        with _checks():
             torch.clamp(torch.zeros(()))
-        except RuntimeError as error:
-            raise _refused(error) from error
     return {"grads": [None if g is None else torch.clamp(g, min, max) for g in grads]}
 
 
@@ -130,7 +139,8 @@ def _modules(weights: Tensors, previous: Tensors | None) -> list[torch.nn.Module
         module.weight = torch.nn.Parameter(weight)
         mask = None if previous is None else previous[index]
         if mask is not None:
-            prune.custom_from_mask(module, "weight", mask)
+            with _checks():
+                prune.custom_from_mask(module, "weight", mask)
         modules.append(module)
     return modules
 
@@ -156,9 +166,7 @@ def prune_fraction(
         raise Unsupported("PyTorch has one argument, amount, a float or an integer")
     quantity = count if amount is None else float(amount)
     modules = _modules(weights, previous)
-    scored = [
-        (m, s) for m, s in zip(modules, scores, strict=True) if m is not None and s is not None
-    ]
+    scored = [(m, s) for m, s in _paired(modules, scores) if m is not None and s is not None]
     if scope == "global":
         prune.global_unstructured(
             [(m, "weight") for m, _ in scored],
@@ -166,8 +174,10 @@ def prune_fraction(
             importance_scores={(m, "weight"): s for m, s in scored},
             amount=quantity,
         )
-    else:
-        for m, s in scored:
+    elif not scored:
+        raise Unsupported("prune.l1_unstructured has one parameter; for none nothing is called")
+    for m, s in scored if scope == "tensor" else ():
+        with _checks():
             prune.l1_unstructured(m, "weight", amount=quantity, importance_scores=s)
     return {
         "masks": [None if m is None else _mask(m) for m in modules],
@@ -213,10 +223,8 @@ def penalty_elastic_net(weights: Tensors, *, l1: float, l2: float) -> Outputs:
 @adapter.operation("prox.l1")
 def prox_l1(weights: Tensors, *, strength: float, step: float) -> Outputs:
     """``torch.nn.functional.softshrink``."""
-    try:
+    with _checks():
         shrunk = [None if w is None else functional.softshrink(w, strength * step) for w in weights]
-    except RuntimeError as error:
-        raise _refused(error) from error
     return {"weights": shrunk}
 
 
@@ -234,14 +242,14 @@ def _trajectory(
     for rate, step in zip(rates, grads, strict=True):
         for group in optimizer.param_groups:
             group["lr"] = rate
-        for parameter, grad in zip(parameters, step, strict=True):
+        for parameter, grad in _paired(parameters, step):
             parameter.grad = grad
         optimizer.step()
         trajectory.append([p.detach().clone() for p in parameters])
     return {"params": trajectory}
 
 
-@adapter.operation("optim.sgd", dtypes=WIDE)
+@adapter.operation("optim.sgd")
 def optim_sgd(params: list[Tensor], grads: list[Tensors], *, lr: Any, **options: Any) -> Outputs:
     """``torch.optim.SGD``."""
     return _trajectory(torch.optim.SGD, params, grads, lr, **options)
@@ -253,25 +261,25 @@ def _adam(
     return _trajectory(optimizer_class, params, grads, betas=(beta1, beta2), **options)
 
 
-@adapter.operation("optim.adam", dtypes=WIDE)
+@adapter.operation("optim.adam")
 def optim_adam(params: list[Tensor], grads: list[Tensors], **options: Any) -> Outputs:
     """``torch.optim.Adam``."""
     return _adam(torch.optim.Adam, params, grads, **options)
 
 
-@adapter.operation("optim.adamw", dtypes=WIDE)
+@adapter.operation("optim.adamw")
 def optim_adamw(params: list[Tensor], grads: list[Tensors], **options: Any) -> Outputs:
     """``torch.optim.AdamW``."""
     return _adam(torch.optim.AdamW, params, grads, **options)
 
 
-@adapter.operation("optim.rmsprop", dtypes=WIDE)
+@adapter.operation("optim.rmsprop")
 def optim_rmsprop(params: list[Tensor], grads: list[Tensors], **options: Any) -> Outputs:
     """``torch.optim.RMSprop``."""
     return _trajectory(torch.optim.RMSprop, params, grads, **options)
 
 
-@adapter.operation("optim.adagrad", dtypes=WIDE)
+@adapter.operation("optim.adagrad")
 def optim_adagrad(
     params: list[Tensor], grads: list[Tensors], *, initial_accumulator: float, **options: Any
 ) -> Outputs:

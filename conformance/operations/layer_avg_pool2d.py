@@ -178,5 +178,5 @@ OPERATION = Operation(
     flags=FLAGS,
     cases=cases,
     mistakes=MISTAKES,
-    dialects={"tensorflow": {"subnormals": "flush"}},
+    dialects={"torch": {"count_padding": True}, "tensorflow": {"subnormals": "flush"}},
 )  # fmt: skip

@@ -106,7 +106,7 @@ OPERATION = Operation(
         *optim_adam.mistakes(),
     ),
     dialects={
-        "torch": {"in_place": "documented"},
+        "torch": {},
         "tensorflow": {n: v for n, v in optim_adam.KERAS.items() if n != "decay"},
     },
 )  # fmt: skip
