@@ -179,6 +179,8 @@ def _rounded_bits(value: Any, fmt: FloatFormat) -> int:
 
 
 def _half_even(significand: int, shift: int) -> int:
+    if shift > significand.bit_length():  # below one half; exp(-1e37) would ask for a huge shift
+        return 0
     whole, rest = significand >> shift, significand & ((1 << shift) - 1)
     half = 1 << (shift - 1)
     return whole + int(rest > half or (rest == half and whole & 1))

@@ -19,14 +19,15 @@ REDUCTIONS = ("mean", "sum")
 
 
 def softmax_cross_entropy(
-    logits: Array, targets: Array, reduction: str = "mean"
+    logits: Array, targets: Array, reduction: str = "mean", *, empty_mean: str = "reject"
 ) -> tuple[Array, Callable[[], Array]]:
     """Return the cross-entropy of softmax(logits) with class targets, and its backward pass.
 
     ``logits`` is (N, C), a real float array; ``targets`` is (N,) int64, each in [0, C).
     ``reduction`` is ``mean`` (over the N examples) or ``sum``. ``backprop()`` returns ``dlogits``
     (N, C). Raises ValueError if a shape, a dtype or a target does not fit, or on the mean of no
-    example. The check of the range of the targets reads one value back from the device.
+    example (unless ``empty_mean`` is ``nan``). The check of the range of the targets reads one
+    value back from the device.
 
     ``loss_n = log sum_j exp(z_nj) - z_nt`` and ``dlogits_nj = softmax(z_n)_j - [j = t]``
     (Bridle, "Probabilistic interpretation of feedforward classification network outputs", 1990).
@@ -40,8 +41,9 @@ def softmax_cross_entropy(
     check_shape("targets", targets, (examples,))
     if targets.dtype != xp.int64:
         raise ValueError(f"targets must be int64 class indices, got {targets.dtype}")
-    if classes == 0 or (examples == 0 and reduction == "mean"):
-        raise ValueError(f"logits must have a class and an example, got shape {logits.shape}")
+    if classes == 0:
+        raise ValueError(f"logits must have at least one class, got shape {logits.shape}")
+    divisor = _divisor("example", examples, reduction, empty_mean)
     if bool(xp.any((targets < 0) | (targets >= classes))):
         raise ValueError(f"targets must be at least 0 and less than the {classes} classes")
     index = xp.arange(classes, dtype=xp.int64, device=array_api_compat.device(logits))
@@ -56,24 +58,31 @@ def softmax_cross_entropy(
     powers = xp.exp(shifted)
     rest = xp.sum(xp.where(is_target, zero, powers), axis=1, keepdims=True)
     total = xp.sum(xp.log1p(xp.expm1(target) + rest) - target)
-    loss = total / examples if reduction == "mean" else total
+    loss = total / divisor
 
     def backprop() -> Array:
         # p_t - 1 = -(the other probabilities), for the same reason.
         dlogits = xp.where(is_target, -rest, powers) / (xp.exp(target) + rest)
-        return astype(xp, dlogits / examples if reduction == "mean" else dlogits, logits.dtype)
+        return astype(xp, dlogits / divisor, logits.dtype)
 
     return loss, backprop
 
 
 def mse(
-    outputs: Array, targets: Array, reduction: str = "mean"
+    outputs: Array,
+    targets: Array,
+    reduction: str = "mean",
+    *,
+    empty_mean: str = "reject",
+    sum_of: str = "elements",
 ) -> tuple[Array, Callable[[], Array]]:
     """Return the squared error of outputs against targets, and its backward pass.
 
     ``outputs`` and ``targets`` are real float arrays of one shape and one dtype: nothing is
     broadcast. ``reduction`` is ``mean`` (over all elements) or ``sum``. ``backprop()`` returns
-    ``doutputs``. Raises ValueError if a shape or a dtype does not fit, or on a mean of nothing.
+    ``doutputs``. Raises ValueError if a shape or a dtype does not fit, or on a mean of nothing
+    (unless ``empty_mean`` is ``nan``). With ``sum_of="row_means"`` a sum adds the means over the
+    last axis, not the ``elements``.
 
     ``loss = sum (y - t)^2 / n`` and ``dy = 2 (y - t) / n``, with n = 1 for ``sum``.
     """
@@ -81,9 +90,10 @@ def mse(
     choice("reduction", reduction, REDUCTIONS)
     check_real(xp, outputs=outputs, targets=targets)
     check_shape("targets", targets, tuple(outputs.shape))
-    divisor = math.prod(outputs.shape) if reduction == "mean" else 1
-    if divisor == 0:
-        raise ValueError("outputs must have an element to take the mean over, got an empty array")
+    choice("sum_of", sum_of, ("elements", "row_means"))
+    divisor = _divisor("element", math.prod(outputs.shape), reduction, empty_mean)
+    if reduction == "sum" and sum_of == "row_means" and outputs.ndim:
+        divisor = max(outputs.shape[-1], 1)
     residual = widen(xp, outputs) - widen(xp, targets)
 
     loss = xp.sum(residual * residual) / divisor
@@ -92,3 +102,13 @@ def mse(
         return astype(xp, 2 * residual / divisor, outputs.dtype)
 
     return loss, backprop
+
+
+def _divisor(what: str, count: int, reduction: str, empty_mean: str) -> float:
+    """Return what the sum is divided by; NaN for the mean of nothing, where that is allowed."""
+    choice("empty_mean", empty_mean, ("reject", "nan"))
+    if reduction == "sum":
+        return 1
+    if count == 0 and empty_mean == "reject":
+        raise ValueError(f"there must be at least one {what} to take the mean over")
+    return count or math.nan

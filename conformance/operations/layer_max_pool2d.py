@@ -218,7 +218,8 @@ OPERATION = Operation(
     tolerance_why=(
         "y is a selection: the same bits. A pixel's gradient sums the dy of at most V windows, V the number"
         " that read it: V - 1 additions, each with an error of u times the sum of magnitudes, in the dtype of x"
-        " or wider. Splitting among ties divides once more. One ULP is the least, so that a zero may have either sign."
+        " or wider. Splitting among ties divides once more. One ULP is the least, so that a zero"
+        " may have either sign."
     ),
     flags=FLAGS,
     cases=cases,

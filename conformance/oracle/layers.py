@@ -288,12 +288,13 @@ def _finite(array: Exact) -> Exact:
 
 def mse_forward(x: Array, targets: Array, reduction: str = "mean") -> tuple[Any, Context]:
     """Return Σ (x - t)² / n (n = 1 for a sum)."""
-    residual = x - targets
+    # Arithmetic turns a 0-d array of objects into its element.
+    residual = np.asarray(x - targets, dtype=x.dtype)
     count = residual.size if reduction == "mean" else 1
-    return (zeros((), x) + (residual * residual).sum()) / count, (residual, count)
+    return (zeros((), x) + np.sum(residual * residual)) / count, (residual, count)
 
 
 def mse_backward(context: Context) -> Array:
     """Return 2 (x - t) / n."""
     residual, count = context
-    return 2 * residual / count
+    return np.asarray(2 * residual / count, dtype=residual.dtype)
