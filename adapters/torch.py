@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import ml_dtypes
@@ -193,34 +194,31 @@ def _mask(module: torch.nn.Module) -> Tensor:
 # --- regularisers and proximal operators --------------------------------------------------------
 
 
-def _penalty(weights: Tensors, term: Any) -> Outputs:
-    """Return the sum of a term of every weight, and its gradients by autograd."""
-    leaves = [None if w is None else w.clone().requires_grad_() for w in weights]
+def _penalty(weights: Tensors, strength: float, term: Callable[[Tensor], Tensor]) -> Outputs:
+    """Return the sum of a term over all weights, widened to one dtype, and what autograd makes of it."""
+    if not 0 <= strength < float("inf"):
+        raise Unsupported("a penalty is a user's expression, which checks no strength")
+    leaves = [None if w is None else w.detach().requires_grad_() for w in weights]
     given = [w for w in leaves if w is not None]
-    value = sum((term(w) for w in given), torch.zeros(()))
+    wide = reduce(torch.promote_types, (w.dtype for w in given), torch.float32)
+    value = sum((term(w.to(wide)) for w in given), torch.zeros(()))
     grads = iter(torch.autograd.grad(value, given) if given else ())
     return {"value": value, "grads": [None if w is None else next(grads) for w in leaves]}
 
 
 @adapter.operation("penalty.l1")
 def penalty_l1(weights: Tensors, *, strength: float) -> Outputs:
-    """The gradient that autograd gives ``strength * w.abs().sum()``."""
-    return _penalty(weights, lambda w: strength * w.abs().sum())
+    """What autograd makes of ``strength * w.abs().sum()``."""
+    return _penalty(weights, strength, lambda w: strength * w.abs().sum())
 
 
 @adapter.operation("penalty.l2")
 def penalty_l2(weights: Tensors, *, strength: float) -> Outputs:
-    """The gradient that autograd gives ``strength * w.square().sum()``."""
-    return _penalty(weights, lambda w: strength * w.square().sum())
+    """What autograd makes of ``strength * w.square().sum()``."""
+    return _penalty(weights, strength, lambda w: strength * w.square().sum())
 
 
-@adapter.operation("penalty.elastic_net")
-def penalty_elastic_net(weights: Tensors, *, l1: float, l2: float) -> Outputs:
-    """The gradient that autograd gives ``l1 * w.abs().sum() + l2 * w.square().sum()``."""
-    return _penalty(weights, lambda w: l1 * w.abs().sum() + l2 * w.square().sum())
-
-
-@adapter.operation("prox.l1")
+@adapter.operation("prox.l1", dialect={"zero_sign": "of_weight"})
 def prox_l1(weights: Tensors, *, strength: float, step: float) -> Outputs:
     """``torch.nn.functional.softshrink``."""
     with _checks():
@@ -237,9 +235,9 @@ def _trajectory(
     """Step an optimiser through the given gradients; ``lr`` is a number or one per step."""
     parameters = [torch.nn.Parameter(p.clone()) for p in params]
     rates = lr if isinstance(lr, list) else [lr] * len(grads)
-    optimizer = optimizer_class(parameters, lr=rates[0] if rates else 0.0, **options)
+    optimizer = optimizer_class(parameters, lr=rates[0] if rates else lr, **options)
     trajectory = []
-    for rate, step in zip(rates, grads, strict=True):
+    for rate, step in _paired(rates, grads):
         for group in optimizer.param_groups:
             group["lr"] = rate
         for parameter, grad in _paired(parameters, step):
@@ -273,21 +271,6 @@ def optim_adamw(params: list[Tensor], grads: list[Tensors], **options: Any) -> O
     return _adam(torch.optim.AdamW, params, grads, **options)
 
 
-@adapter.operation("optim.rmsprop")
-def optim_rmsprop(params: list[Tensor], grads: list[Tensors], **options: Any) -> Outputs:
-    """``torch.optim.RMSprop``."""
-    return _trajectory(torch.optim.RMSprop, params, grads, **options)
-
-
-@adapter.operation("optim.adagrad")
-def optim_adagrad(
-    params: list[Tensor], grads: list[Tensors], *, initial_accumulator: float, **options: Any
-) -> Outputs:
-    """``torch.optim.Adagrad``."""
-    options["initial_accumulator_value"] = initial_accumulator
-    return _trajectory(torch.optim.Adagrad, params, grads, **options)
-
-
 _torch_layers.register(adapter)
 
 
@@ -295,21 +278,13 @@ _torch_layers.register(adapter)
 
 NO_SCORES = "torch.nn.utils.prune ranks inside its pruning methods; no function returns scores"
 NO_SCHEDULE = "torch.ao.pruning's schedulers give a sparsity, not the steps that recompute masks"
-NO_PROX = "torch.nn.functional has softshrink and hardshrink, no other proximal operator"
 
 LACKING = {
     "score.magnitude": NO_SCORES,
     "score.gradient": NO_SCORES,
-    "score.taylor": NO_SCORES,
     "prune.threshold": "torch.nn.utils.prune has no pruning by threshold",
     "prune.shrink": "torch.nn.utils.prune only masks, it does not shrink",
-    "prune.clipped_gradient": "torch.nn.utils has no clip that also drops small gradients",
-    "schedule.constant": NO_SCHEDULE,
     "schedule.polynomial": NO_SCHEDULE,
-    "schedule.exponential": NO_SCHEDULE,
-    "prox.l2": NO_PROX,
-    "prox.elastic_net": NO_PROX,
-    "prox.group_lasso": NO_PROX,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import importlib.metadata
+import json
 
 import numpy as np
 import pytest
@@ -51,6 +52,11 @@ def test_what_pytorch_lacks_is_unsupported_with_a_reason() -> None:
 
 
 def test_every_expected_failure_meets_a_case() -> None:
-    cases = [case.full_id for name in SHARED for case in fixtures.read(operations.load(name))]
+    # the ids alone: decoding every tensor would take seconds
+    cases = [
+        f"{name}/{case['id']}"
+        for name in SHARED
+        for case in json.loads((fixtures.FOLDER / f"{name}.json").read_text())["cases"]
+    ]
     for entry in expected.read("torch"):
         assert fnmatch.filter(cases, entry.case), f"{entry.case} meets no case"
