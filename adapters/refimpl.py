@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from adapters.base import Adapter
-from refimpl import clipping, layers, losses, optimizers, pruning, schedules, scores
+from refimpl import clipping, layers, losses, optimizers, pruning, regularization, schedules, scores
 
 Tensors = list[Any]
 Outputs = dict[str, Any]
@@ -164,3 +164,23 @@ def optim_adam(params: Tensors, grads: list[Tensors], *, lr: Any, **dials: Any) 
 def optim_adamw(params: Tensors, grads: list[Tensors], *, lr: Any, **dials: Any) -> Outputs:
     """``refimpl.optimizers.adamw``."""
     return _trajectory(optimizers.adamw, params, grads, lr, dials)
+
+
+@adapter.operation("penalty.l1")
+def penalty_l1(weights: Tensors, *, strength: float, **dials: Any) -> Outputs:
+    """``refimpl.regularization.penalty_l1``."""
+    value, grads = regularization.penalty_l1(weights, strength, **dials)
+    return {"value": value, "grads": grads}
+
+
+@adapter.operation("penalty.l2")
+def penalty_l2(weights: Tensors, *, strength: float, **dials: Any) -> Outputs:
+    """``refimpl.regularization.penalty_l2``."""
+    value, grads = regularization.penalty_l2(weights, strength, **dials)
+    return {"value": value, "grads": grads}
+
+
+@adapter.operation("prox.l1")
+def prox_l1(weights: Tensors, *, strength: float, step: float, **dials: Any) -> Outputs:
+    """``refimpl.regularization.prox_l1``."""
+    return {"weights": regularization.prox_l1(weights, strength, step, **dials)}

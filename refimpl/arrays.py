@@ -12,6 +12,7 @@ What shaped this module:
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -54,6 +55,11 @@ def scalar(xp: Namespace, value: float, like: Array, dtype: DType | None = None)
     """Return a Python number as a 0-d array on the device of ``like`` (default: with its dtype)."""
     device = array_api_compat.device(like)
     return xp.asarray(value, dtype=like.dtype if dtype is None else dtype, device=device)
+
+
+def through_float32(value: float) -> float:
+    """Return the nearest float32 number, as libraries use a hyper-parameter that they store as one."""
+    return float(struct.unpack("f", struct.pack("f", value))[0])
 
 
 def present(arrays: Sequence[Array | None]) -> list[Array]:

@@ -29,12 +29,11 @@ float32, "input_dtype" through the format of the step, where only the bias corre
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from . import checks
-from .arrays import Array, accumulation_dtype, astype, namespace
+from .arrays import Array, accumulation_dtype, astype, namespace, through_float32
 from .pruning import apply_mask
 
 Arrays = Sequence[Array | None]
@@ -102,7 +101,7 @@ def sgd(
             f"got momentum {momentum} and dampening {dampening}"
         )
 
-    used = _float32(momentum) if hyperparameters == "float32" else momentum
+    used = through_float32(momentum) if hyperparameters == "float32" else momentum
 
     def rule(g: Array, slots: Slots, lr: float) -> tuple[Array, Slots]:
         if not used:
@@ -157,7 +156,7 @@ def adam(
     checks.choice("step_count", step_count, ("parameter", "optimizer"))
 
     def correction(beta: float, t: int, narrow: bool) -> float:
-        beta = _float32(beta) if narrow else beta
+        beta = through_float32(beta) if narrow else beta
         return 1.0 - beta**t if bias_correction else 1.0
 
     def rule(g: Array, slots: Slots, lr: float) -> tuple[Array, Slots]:
@@ -321,10 +320,6 @@ def _root(v: Array, eps: float, eps_at: str) -> Array:
     return xp.sqrt(v + eps) if eps_at == "inside_root" else xp.sqrt(v) + eps
 
 
-def _float32(value: float) -> float:
-    return float(struct.unpack("f", struct.pack("f", value))[0])
-
-
 def _optimizer(
     rule: Rule,
     slots: dict[str, float],
@@ -340,7 +335,7 @@ def _optimizer(
     weight_decay = checks.number("weight_decay", weight_decay, low=0.0)
     checks.choice("decay", decay, DECAY)
     narrow = hyperparameters == "float32"
-    weight_decay = _float32(weight_decay) if narrow else weight_decay
+    weight_decay = through_float32(weight_decay) if narrow else weight_decay
 
     def init(params: Sequence[Array]) -> State:
         state: State = {"step": [0 for _ in params], **{name: [] for name in slots}}
@@ -356,7 +351,7 @@ def _optimizer(
         params: Sequence[Array], grads: Arrays, state: State, lr: float | None = None
     ) -> tuple[list[Array], State]:
         rate = default_lr if lr is None else checks.number("lr", lr, low=0.0)
-        rate = _float32(rate) if narrow else rate
+        rate = through_float32(rate) if narrow else rate
         checks.same_length("params", params, "grads", grads)
         checks.same_length("params", params, "the state", state["step"])
         new_params = list(params)

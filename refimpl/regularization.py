@@ -26,6 +26,7 @@ from .arrays import (
     namespace,
     present,
     scalar,
+    through_float32,
     widen,
 )
 
@@ -34,24 +35,34 @@ Penalty = tuple[Array, list[Array | None]]
 Axis = int | tuple[int, ...]
 
 
-def penalty_l1(weights: Arrays, strength: float, *, sign_of_zero: str = "zero") -> Penalty:
+def penalty_l1(
+    weights: Arrays,
+    strength: float,
+    *,
+    sign_of_zero: str = "zero",
+    hyperparameters: str = "exact",
+) -> Penalty:
     """Return ``strength * sum(|w|)`` over all weights, and its subgradient ``strength * sign(w)``.
 
-    Dial: ``sign_of_zero`` "zero" has sign(0) = 0, the subgradient of least norm; "plus_one" has
-    sign(0) = +1 (also for -0.0), which moves weights off zero.
+    Dials: ``sign_of_zero`` "zero" has sign(0) = 0, the subgradient of least norm; "plus_one" has
+    sign(0) = +1 (also for -0.0), which moves weights off zero; ``hyperparameters`` "exact", or
+    "float32": the strength passes through float32 whatever the dtype of the weights is.
     Source: Tibshirani 1996, "Regression Shrinkage and Selection via the Lasso".
     """
+    strength = _through(_strength("strength", strength), hyperparameters)
     return penalty_elastic_net(weights, strength, 0.0, sign_of_zero=sign_of_zero)
 
 
-def penalty_l2(weights: Arrays, strength: float, *, half: bool = False) -> Penalty:
+def penalty_l2(
+    weights: Arrays, strength: float, *, half: bool = False, hyperparameters: str = "exact"
+) -> Penalty:
     """Return ``strength * sum(w**2)`` over all weights, and its gradient ``2 * strength * w``.
 
-    Dial: ``half`` true has strength / 2 in both: then the gradient is that of a coupled weight
-    decay of the same number. Source: Krogh & Hertz 1991, "A Simple Weight Decay Can Improve
-    Generalization".
+    Dials: ``half`` true has strength / 2 in both: then the gradient is that of a coupled weight
+    decay of the same number; ``hyperparameters`` as in :func:`penalty_l1`.
+    Source: Krogh & Hertz 1991, "A Simple Weight Decay Can Improve Generalization".
     """
-    strength = _strength("strength", strength)
+    strength = _through(_strength("strength", strength), hyperparameters)
     factor = 0.5 * strength if half else strength
 
     def one(xp: Namespace, w: Array) -> tuple[Array, Array]:
@@ -107,13 +118,17 @@ def penalty_group_lasso(
     return _penalty(weights, one)
 
 
-def prox_l1(weights: Arrays, strength: float, step: float) -> list[Array | None]:
+def prox_l1(
+    weights: Arrays, strength: float, step: float, *, zero_sign: str = "positive"
+) -> list[Array | None]:
     """Return the soft threshold ``sign(w) * max(|w| - t, 0)`` with ``t = strength * step``.
 
-    ``t`` is in the units of the weights; at |w| = t the result is +0.0.
+    ``t`` is in the units of the weights; where |w| <= t the result is +0.0, or with the dial
+    ``zero_sign`` "of_weight" a zero with the sign of the weight, as the formula has it.
     Source: Daubechies et al. 2004; Beck & Teboulle 2009 (ISTA).
     """
-    return prox_elastic_net(weights, strength, 0.0, step)
+    strength = _strength("strength", strength)
+    return prox_elastic_net(weights, strength, 0.0, step, zero_sign=zero_sign)
 
 
 def prox_l2(
@@ -130,21 +145,30 @@ def prox_l2(
 
 
 def prox_elastic_net(
-    weights: Arrays, l1: float, l2: float, step: float, *, half: bool = False
+    weights: Arrays,
+    l1: float,
+    l2: float,
+    step: float,
+    *,
+    half: bool = False,
+    zero_sign: str = "positive",
 ) -> list[Array | None]:
     """Return ``soft(w, l1 * step) / (1 + 2 * l2 * step)``, the map of :func:`penalty_elastic_net`.
 
-    Dial: ``half`` as in :func:`prox_l2`. Source: Parikh & Boyd 2014, "Proximal Algorithms".
+    Dials: ``half`` as in :func:`prox_l2`, ``zero_sign`` as in :func:`prox_l1`.
+    Source: Parikh & Boyd 2014, "Proximal Algorithms".
     """
     step = _strength("step", step)
     t, ridge = _strength("l1", l1) * step, _strength("l2", l2) * step
     shrinkage = 1.0 + (ridge if half else 2.0 * ridge)
+    checks.choice("zero_sign", zero_sign, ("positive", "of_weight"))
 
     def one(xp: Namespace, w: Array) -> Array:
         # the comparison that keeps NaN: |NaN| <= t is false, and NaN + t is NaN
         limit = scalar(xp, t, w)
         moved = xp.where(w > 0, w - limit, w + limit)
-        soft = xp.where(xp.abs(w) <= limit, xp.zeros_like(w), moved)
+        zero = xp.zeros_like(w) if zero_sign == "positive" else w * 0.0
+        soft = xp.where(xp.abs(w) <= limit, zero, moved)
         return soft / shrinkage
 
     return _map(weights, one)
@@ -172,6 +196,11 @@ def prox_group_lasso(
 
 def _strength(name: str, value: float) -> float:
     return checks.number(name, value, low=0.0)
+
+
+def _through(strength: float, hyperparameters: str) -> float:
+    checks.choice("hyperparameters", hyperparameters, ("exact", "float32"))
+    return through_float32(strength) if hyperparameters == "float32" else strength
 
 
 def _group_norms(xp: Namespace, w: Array, axis: Axis) -> tuple[Array, int]:
