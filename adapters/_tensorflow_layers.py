@@ -220,6 +220,8 @@ def _softmax_cross_entropy(x: Tensor, targets: Tensor, reduction: str) -> Tensor
 
 def _mean_squared_error(x: Tensor, targets: Tensor, reduction: str) -> Tensor:
     """``tf.keras.losses.MeanSquaredError``, whose sum is the sum of the means of the rows."""
+    if x.shape.rank == 0:
+        raise Unsupported("a loss of Keras is of a batch, so of one axis at least")
     loss = tf.keras.losses.MeanSquaredError(reduction=reduction, dtype=x.dtype.name)
     return loss(targets, x)
 
@@ -245,8 +247,8 @@ def register(adapter: Adapter) -> None:
         ("layer.flatten", _elementwise(_flatten), {}),
         ("layer.batch_norm", _batch_norm, {"running_variance": "biased"}),
         ("layer.rnn", _rnn, {}),
-        ("loss.softmax_cross_entropy", _loss(_softmax_cross_entropy), {}),
-        ("loss.mse", _loss(_mean_squared_error), {}),
+        ("loss.softmax_cross_entropy", _loss(_softmax_cross_entropy), {"empty_mean": "undefined"}),
+        ("loss.mse", _loss(_mean_squared_error), {"empty_mean": "undefined", "sum_of": "row_means"}),
         ("loss.binary_cross_entropy", _loss(_binary_cross_entropy), {}),
     ):
         adapter.operation(operation_id, dialect=flush | dialect)(function)

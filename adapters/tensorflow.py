@@ -97,7 +97,11 @@ def clip_value(
 
 
 def _penalty(weights: Tensors, regularizer: Callable[[Tensor], Tensor]) -> Outputs:
-    """Return the sum of a regulariser over the weights, and its gradients."""
+    """Return the sum of a regulariser over the weights, and its gradients.
+
+    Keras gives the value the dtype of the weight, and keeps its weights wide: under mixed precision
+    they are float32 too.
+    """
     present = [weight for weight in weights if weight is not None]
     with tf.GradientTape() as tape:
         tape.watch(present)
@@ -106,19 +110,19 @@ def _penalty(weights: Tensors, regularizer: Callable[[Tensor], Tensor]) -> Outpu
     return {"value": value, "grads": _each(lambda _: next(grads), weights)}
 
 
-@adapter.operation("penalty.l1", dialect={"subnormals": "flush"})
+@adapter.operation("penalty.l1", dtypes=WIDE, dialect={"subnormals": "flush"})
 def penalty_l1(weights: Tensors, *, strength: float) -> Outputs:
     """``tf.keras.regularizers.L1``."""
     return _penalty(weights, tf.keras.regularizers.L1(strength))
 
 
-@adapter.operation("penalty.l2", dialect={"subnormals": "flush"})
+@adapter.operation("penalty.l2", dtypes=WIDE, dialect={"subnormals": "flush"})
 def penalty_l2(weights: Tensors, *, strength: float) -> Outputs:
     """``tf.keras.regularizers.L2``."""
     return _penalty(weights, tf.keras.regularizers.L2(strength))
 
 
-@adapter.operation("penalty.elastic_net", dialect={"subnormals": "flush"})
+@adapter.operation("penalty.elastic_net", dtypes=WIDE, dialect={"subnormals": "flush"})
 def penalty_elastic_net(weights: Tensors, *, l1: float, l2: float) -> Outputs:
     """``tf.keras.regularizers.L1L2``."""
     return _penalty(weights, tf.keras.regularizers.L1L2(l1, l2))
@@ -138,7 +142,9 @@ def _proximal(weights: Tensors, l1: float, l2: float, step: float) -> Outputs:
     return {"weights": _each(one, weights)}
 
 
-@adapter.operation("prox.l1", dtypes=WIDE, dialect={"subnormals": "flush"})
+@adapter.operation(
+    "prox.l1", dtypes=WIDE, dialect={"zero_sign": "of_weight", "subnormals": "flush"}
+)
 def prox_l1(weights: Tensors, *, strength: float, step: float) -> Outputs:
     """``tf.raw_ops.ResourceApplyProximalGradientDescent`` with l1."""
     return _proximal(weights, strength, 0.0, step)
