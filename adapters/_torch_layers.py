@@ -20,7 +20,7 @@ Outputs = dict[str, Any]
 Pair = list[int]
 Pads = list[list[int]]
 
-NAN_MEAN = {"empty_mean": "nan"}
+NAN_MEAN = {"empty_mean": "undefined"}
 
 
 def _backward(y: Tensor, dy: Tensor, **inputs: Tensor | None) -> Outputs:

@@ -26,8 +26,8 @@ def softmax_cross_entropy(
     ``logits`` is (N, C), a real float array; ``targets`` is (N,) int64, each in [0, C).
     ``reduction`` is ``mean`` (over the N examples) or ``sum``. ``backprop()`` returns ``dlogits``
     (N, C). Raises ValueError if a shape, a dtype or a target does not fit, or on the mean of no
-    example (unless ``empty_mean`` is ``nan``). The check of the range of the targets reads one
-    value back from the device.
+    example (unless ``empty_mean`` is ``undefined``: NaN). The check of the range of the targets
+    reads one value back from the device.
 
     ``loss_n = log sum_j exp(z_nj) - z_nt`` and ``dlogits_nj = softmax(z_n)_j - [j = t]``
     (Bridle, "Probabilistic interpretation of feedforward classification network outputs", 1990).
@@ -81,8 +81,8 @@ def mse(
     ``outputs`` and ``targets`` are real float arrays of one shape and one dtype: nothing is
     broadcast. ``reduction`` is ``mean`` (over all elements) or ``sum``. ``backprop()`` returns
     ``doutputs``. Raises ValueError if a shape or a dtype does not fit, or on a mean of nothing
-    (unless ``empty_mean`` is ``nan``). With ``sum_of="row_means"`` a sum adds the means over the
-    last axis, not the ``elements``.
+    (unless ``empty_mean`` is ``undefined``: NaN). With ``sum_of="row_means"`` a sum adds the means
+    over the last axis, not the ``elements``.
 
     ``loss = sum (y - t)^2 / n`` and ``dy = 2 (y - t) / n``, with n = 1 for ``sum``.
     """
@@ -106,7 +106,7 @@ def mse(
 
 def _divisor(what: str, count: int, reduction: str, empty_mean: str) -> float:
     """Return what the sum is divided by; NaN for the mean of nothing, where that is allowed."""
-    choice("empty_mean", empty_mean, ("reject", "nan"))
+    choice("empty_mean", empty_mean, ("reject", "undefined"))
     if reduction == "sum":
         return 1
     if count == 0 and empty_mean == "reject":

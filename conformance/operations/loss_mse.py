@@ -246,7 +246,7 @@ OPERATION = Operation(
     outputs={"loss": "0-d", "dx": "like x"},
     params=(Param("reduction", "mean over all elements, or sum", default="mean"),),
     dials=(
-        Dial("empty_mean", "reject", "the mean over no element: refused, or NaN", ("nan",)),
+        Dial("empty_mean", "reject", "the mean over no element: refused, or NaN", ("undefined",)),
         Dial(
             "sum_of", "elements", "what a sum adds: squares, or their means over the last axis",
             ("row_means",),
@@ -263,7 +263,7 @@ OPERATION = Operation(
     cases=cases,
     mistakes=MISTAKES,
     dialects={
-        "torch": {"empty_mean": "nan"},
-        "tensorflow": {"empty_mean": "nan", "sum_of": "row_means", "subnormals": "flush"},
+        "torch": {"empty_mean": "undefined"},
+        "tensorflow": {"empty_mean": "undefined", "sum_of": "row_means", "subnormals": "flush"},
     },
 )  # fmt: skip

@@ -295,7 +295,7 @@ OPERATION = Operation(
     inputs={"x": "(N, C): the logits z", "targets": "(N,) int64: the class of each example"},
     outputs={"loss": "0-d", "dx": "like x"},
     params=(Param("reduction", "mean over the examples, or sum", default="mean"),),
-    dials=(Dial("empty_mean", "reject", "the mean over no example: refused, or NaN", ("nan",)),),
+    dials=(Dial("empty_mean", "reject", "the mean over no example: refused, or NaN", ("undefined",)),),
     oracle=oracle,
     tolerance=tolerance,
     tolerance_why=(
@@ -311,7 +311,7 @@ OPERATION = Operation(
     cases=cases,
     mistakes=MISTAKES,
     dialects={
-        "torch": {"empty_mean": "nan"},
-        "tensorflow": {"empty_mean": "nan", "subnormals": "flush"},
+        "torch": {"empty_mean": "undefined"},
+        "tensorflow": {"empty_mean": "undefined", "subnormals": "flush"},
     },
 )  # fmt: skip
