@@ -248,7 +248,11 @@ def register(adapter: Adapter) -> None:
         ("layer.batch_norm", _batch_norm, {"running_variance": "biased"}),
         ("layer.rnn", _rnn, {}),
         ("loss.softmax_cross_entropy", _loss(_softmax_cross_entropy), {"empty_mean": "undefined"}),
-        ("loss.mse", _loss(_mean_squared_error), {"empty_mean": "undefined", "sum_of": "row_means"}),
+        (
+            "loss.mse",
+            _loss(_mean_squared_error),
+            {"empty_mean": "undefined", "sum_of": "row_means"},
+        ),
         ("loss.binary_cross_entropy", _loss(_binary_cross_entropy), {}),
     ):
         adapter.operation(operation_id, dialect=flush | dialect)(function)

@@ -110,19 +110,22 @@ def _penalty(weights: Tensors, regularizer: Callable[[Tensor], Tensor]) -> Outpu
     return {"value": value, "grads": _each(lambda _: next(grads), weights)}
 
 
-@adapter.operation("penalty.l1", dtypes=WIDE, dialect={"subnormals": "flush"})
+PENALTY = {"hyperparameters": "float32", "subnormals": "flush"}
+
+
+@adapter.operation("penalty.l1", dtypes=WIDE, dialect=PENALTY)
 def penalty_l1(weights: Tensors, *, strength: float) -> Outputs:
     """``tf.keras.regularizers.L1``."""
     return _penalty(weights, tf.keras.regularizers.L1(strength))
 
 
-@adapter.operation("penalty.l2", dtypes=WIDE, dialect={"subnormals": "flush"})
+@adapter.operation("penalty.l2", dtypes=WIDE, dialect=PENALTY)
 def penalty_l2(weights: Tensors, *, strength: float) -> Outputs:
     """``tf.keras.regularizers.L2``."""
     return _penalty(weights, tf.keras.regularizers.L2(strength))
 
 
-@adapter.operation("penalty.elastic_net", dtypes=WIDE, dialect={"subnormals": "flush"})
+@adapter.operation("penalty.elastic_net", dtypes=WIDE, dialect=PENALTY)
 def penalty_elastic_net(weights: Tensors, *, l1: float, l2: float) -> Outputs:
     """``tf.keras.regularizers.L1L2``."""
     return _penalty(weights, tf.keras.regularizers.L1L2(l1, l2))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from conformance.formats import decode, encode
+from conformance.operations import load, names
 
 pytest.importorskip("tensorflow")
 
@@ -32,6 +33,16 @@ def _each(function: Any, tree: Any) -> Any:
 def test_the_version_names_keras_too() -> None:
     version = adapter.start()["implementation"]["version"]
     assert "+keras." in version
+
+
+NAMED = [
+    name for name in names() if name in adapter.functions and "tensorflow" in load(name).dialects
+]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_declared_dialect_is_the_one_that_the_operation_names(name: str) -> None:
+    assert adapter.dialect[name] == load(name).dialects["tensorflow"]
 
 
 def test_clipping_leaves_absent_gradients_absent() -> None:
