@@ -45,7 +45,39 @@ class Rejected(ValueError):
     """The library refused the arguments on purpose."""
 
 
-class Adapter:
+class Operations:
+    """Functions by operation, for an adapter that is written in several files."""
+
+    def __init__(self) -> None:
+        self.functions: dict[str, Function] = {}
+        self.dtypes: dict[str, tuple[str, ...]] = {}
+        self.dialect: dict[str, dict[str, Any]] = {}
+
+    def operation(
+        self,
+        operation_id: str,
+        dtypes: tuple[str, ...] = FLOATS,
+        dialect: Mapping[str, Any] | None = None,
+    ) -> Callable[[Function], Function]:
+        """Register a function as the library's implementation of an operation."""
+
+        def register(function: Function) -> Function:
+            self.functions[operation_id] = function
+            self.dtypes[operation_id] = dtypes
+            if dialect:
+                self.dialect[operation_id] = dict(dialect)
+            return function
+
+        return register
+
+    def include(self, other: Operations) -> None:
+        """Add all functions of another collection."""
+        self.functions |= other.functions
+        self.dtypes |= other.dtypes
+        self.dialect |= other.dialect
+
+
+class Adapter(Operations):
     """An implementation under test."""
 
     def __init__(
@@ -61,31 +93,12 @@ class Adapter:
         language_version: str = "",
     ) -> None:
         """Describe the library; ``rejections`` are exceptions with which it refuses arguments."""
+        super().__init__()
         self.name, self.version, self.homepage = name, version, homepage
         self.to_native, self.to_numpy = to_native, to_numpy
         self.rejections: tuple[type[BaseException], ...] = (ValueError, *rejections)
         self.language = language
         self.language_version = language_version or platform.python_version()
-        self.functions: dict[str, Function] = {}
-        self.dtypes: dict[str, tuple[str, ...]] = {}
-        self.dialect: dict[str, dict[str, Any]] = {}
-
-    def operation(
-        self,
-        operation_id: str,
-        dtypes: tuple[str, ...] = FLOATS,
-        dialect: Mapping[str, Any] | None = None,
-    ) -> Callable[[Function], Function]:
-        """Register a function as this library's implementation of an operation."""
-
-        def register(function: Function) -> Function:
-            self.functions[operation_id] = function
-            self.dtypes[operation_id] = dtypes
-            if dialect:
-                self.dialect[operation_id] = dict(dialect)
-            return function
-
-        return register
 
     def start(self) -> dict[str, Any]:
         """Answer ``start``."""

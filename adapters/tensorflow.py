@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow as tf
 
-from adapters import _tensorflow_layers
+from adapters import _tensorflow_layers, _tensorflow_training
 from adapters.base import Adapter, Unsupported
 
 Tensor = Any
@@ -331,3 +331,4 @@ for why, operations in LACKING.items():
         adapter.operation(operation_id)(_lacking(why))
 
 _tensorflow_layers.register(adapter)
+_tensorflow_training.register(adapter)

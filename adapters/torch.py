@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_, prune
 
-from adapters import _torch_layers
+from adapters import _torch_layers, _torch_training
 from adapters.base import Adapter, Rejected, Unsupported
 
 Tensors = list[Tensor | None]
@@ -272,6 +272,7 @@ def optim_adamw(params: list[Tensor], grads: list[Tensors], **options: Any) -> O
 
 
 _torch_layers.register(adapter)
+_torch_training.register(adapter)
 
 
 # --- what PyTorch lacks -------------------------------------------------------------------------

@@ -10,8 +10,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -46,11 +46,24 @@ class Difference:
 class Comparison:
     """All outputs of one answer against one expectation."""
 
-    difference: Difference | None = None
+    differences: list[Difference] = field(default_factory=list)
+    """The first one of every tensor that differs."""
     worst_ulp: float = 0.0
     effect: float = 0.0
     """Largest |got - expected| relative to the expected tensor's largest magnitude; inf for NaN."""
     numbers: int = 0
+
+    @property
+    def difference(self) -> Difference | None:
+        """Return the first difference in the order of the outputs."""
+        return self.differences[0] if self.differences else None
+
+    def first(self, locate: Callable[[str], tuple[Any, str]] | None) -> Difference | None:
+        """Return the difference that comes first in the order of events, and say where it is."""
+        if locate is None or not self.differences:
+            return self.difference
+        first = min(self.differences, key=lambda difference: locate(difference.where)[0])
+        return replace(first, where=f"{locate(first.where)[1]}: {first.where}")
 
 
 def compare(outputs: Mapping[str, Any], expected: Expectation) -> Comparison:
@@ -60,7 +73,8 @@ def compare(outputs: Mapping[str, Any], expected: Expectation) -> Comparison:
         if name not in outputs:
             _note(result, Difference(name, "nothing", "an output"))
             continue
-        got, wanted = list(leaves(outputs[name], name)), list(leaves(tree, name))
+        answered = _stacked(outputs[name]) if isinstance(tree, Leaf) else outputs[name]
+        got, wanted = list(leaves(answered, name)), list(leaves(tree, name))
         if [path for path, _ in got] != [path for path, _ in wanted]:
             _note(result, Difference(name, f"{len(got)} tensors", f"{len(wanted)} tensors"))
             continue
@@ -69,8 +83,15 @@ def compare(outputs: Mapping[str, Any], expected: Expectation) -> Comparison:
     return result
 
 
+def _stacked(answered: Any) -> Any:
+    """Return a list of 0-d tensors, one per step, as the 1-d tensor that the contract asks for."""
+    numbers = isinstance(answered, list) and all(getattr(x, "shape", None) == () for x in answered)
+    same = numbers and len({x.dtype for x in answered}) == 1
+    return np.stack(answered) if same else answered
+
+
 def _note(result: Comparison, difference: Difference) -> None:
-    result.difference = result.difference or difference
+    result.differences.append(difference)
     result.effect = float("inf")
 
 
@@ -106,14 +127,15 @@ def _compare_leaf(path: str, got: Tensor | None, leaf: Leaf | None, result: Comp
     if len(wrong):
         index = tuple(int(i) for i in wrong[0])
         result.effect = max(result.effect, _effect(got, wanted))
-        if result.difference is None:
-            result.difference = Difference(
+        result.differences.append(
+            Difference(
                 path + (str(list(index)) if index else ""),
                 show(got[index]),
                 show(wanted[index]),
                 float(distance[index]),
                 leaf.ulp,
             )
+        )
 
 
 def show(value: Any) -> str:
@@ -158,6 +180,8 @@ def attribute(operation: Operation, case: Case, dialect: Setting) -> str:
     whole, canonical = operation.expect(case, dialect), operation.expect(case)
     if not differs(whole, canonical):
         return ""
+    if not operation.attributed:
+        return operation.key(dialect)
     dials = [d for d in operation.all_dials if dialect.get(d.name, d.default) != d.default]
     grouped = [tuple(d.name for d in dials if d.name.startswith("eps"))] if len(dials) > 1 else []
     groups = [g for g in grouped if len(g) > 1]

@@ -6,7 +6,7 @@ How numbers are compared is written in ``conformance.compare``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -94,7 +94,7 @@ def judge(operation: Operation, case: Case, dialect: Setting, answer: Mapping[st
         return Verdict(case, "failed", False, f"malformed output: {error}")
     outputs = stand_in(operation, case, dialect, outputs)
     compared = compare(outputs, declared)
-    difference = located(operation, compared.difference)
+    difference = compared.first(operation.locate)
     status: Status = "failed" if difference else "passed"
     verdict = Verdict(
         case,
@@ -122,14 +122,6 @@ def check_dialect(operation: Operation, dialect: Setting) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def located(operation: Operation, difference: Difference | None) -> Difference | None:
-    """Put a difference's path into the operation's own words (step, stage), if it has such words."""
-    locate = getattr(operation, "locate", None)
-    if difference is None or locate is None:
-        return difference
-    return replace(difference, where=f"{locate(difference.where)} ({difference.where})")
 
 
 def map_outputs(outputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,7 +180,7 @@ def _mark_canonical(
     else:
         compared = compare(stand_in(operation, case, {}, outputs), canonical)
         verdict.canonical, verdict.effect = compared.difference is None, compared.effect
-        verdict.departs = located(operation, compared.difference)
+        verdict.departs = compared.first(operation.locate)
     if verdict.status == "passed" and not verdict.canonical:
         verdict.divergence = fixtures.divergence(operation, case, dialect)
 

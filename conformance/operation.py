@@ -135,6 +135,10 @@ class Operation:
     mistakes: tuple[Mistake, ...] = ()
     representative: Callable[[Case, Setting, dict[str, Any]], dict[str, Any]] | None = None
     """Where an implementation may choose (ties): the outputs that stand for the ones it gave."""
+    attributed: bool = True
+    """Whether a divergence is traced to single dials: not where one expectation takes seconds."""
+    locate: Callable[[str], tuple[Any, str]] | None = None
+    """For runs of many steps: the place of an output's path in the order of events, and its name."""
 
     @property
     def all_dials(self) -> tuple[Dial, ...]:

@@ -1,0 +1,52 @@
+"""Scores, prunings and schedules of the canonical implementation, put before the suite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adapters.base import Operations
+from refimpl import pruning, schedules, scores
+
+Tensors = list[Any]
+Outputs = dict[str, Any]
+
+operations = Operations()
+
+
+@operations.operation("score.magnitude")
+def score_magnitude(weights: Tensors) -> Outputs:
+    """``refimpl.scores.magnitude``."""
+    return {"scores": scores.magnitude(weights)}
+
+
+@operations.operation("score.gradient")
+def score_gradient(grads: Tensors) -> Outputs:
+    """``refimpl.scores.gradient``."""
+    return {"scores": scores.gradient(grads)}
+
+
+@operations.operation("prune.threshold")
+def prune_threshold(weights: Tensors, scores: Tensors, **params: Any) -> Outputs:
+    """``refimpl.pruning.prune_threshold``."""
+    masks, pruned = pruning.prune_threshold(weights, scores, **params)
+    return {"masks": masks, "weights": pruned}
+
+
+@operations.operation("prune.fraction")
+def prune_fraction(weights: Tensors, scores: Tensors, **params: Any) -> Outputs:
+    """``refimpl.pruning.prune_fraction``."""
+    masks, pruned = pruning.prune_fraction(weights, scores, **params)
+    return {"masks": masks, "weights": pruned}
+
+
+@operations.operation("prune.shrink")
+def prune_shrink(weights: Tensors, scores: Tensors, **params: Any) -> Outputs:
+    """``refimpl.pruning.shrink``."""
+    return {"weights": pruning.shrink(weights, scores, **params)}
+
+
+@operations.operation("schedule.polynomial")
+def schedule_polynomial(**params: Any) -> Outputs:
+    """``refimpl.schedules.polynomial``."""
+    sparsity, updates = schedules.polynomial(**params)
+    return {"sparsity": sparsity, "updates": updates}

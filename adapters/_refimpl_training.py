@@ -1,0 +1,66 @@
+"""The training step and whole runs of the canonical implementation, put before the suite."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+
+from adapters.base import Operations
+from refimpl import trainer
+
+Tensors = list[Any]
+Outputs = dict[str, Any]
+
+WIDE = ("float64", "float32")
+
+operations = Operations()
+
+
+def _plan(params: dict[str, Any]) -> trainer.Plan:
+    """Return a plan; a dial such as ``clip.eps`` belongs to the description before its dot."""
+    own = {name: value for name, value in params.items() if "." not in name}
+    for name, value in params.items():
+        stage, _, dial = name.partition(".")
+        if dial and own.get(stage) is not None and _takes(own[stage].get("operation"), dial):
+            own[stage] = {**own[stage], dial: value}
+    return trainer.Plan(**own)
+
+
+def _takes(operation: str | None, dial: str) -> bool:
+    """Say whether an operation of refimpl has a dial (SGD has no eps_at)."""
+    if operation in trainer.OPTIMIZERS:
+        return dial in inspect.signature(trainer.OPTIMIZERS[operation]).parameters
+    return operation in (None, "clip.norm", "clip.global_norm")
+
+
+@operations.operation("train.step", dtypes=WIDE)
+def train_step(params: Tensors, grads: Any, masks: Any = None, **plan: Any) -> Outputs:
+    """``refimpl.trainer.train_step``, one after the other."""
+    chosen, trace = _plan(plan), trainer.Trace()
+    state = trainer.start(chosen, params, masks)
+    for micro_batches in grads:
+        state = trainer.train_step(chosen, state, micro_batches, trace)
+    return {
+        "params": trace.of("record", "params"),
+        "total_norm": np.stack(trace.of("penalty", "total_norm")),
+        "skipped": np.array(trace.of("finite_check", "skipped"), dtype=np.int32),
+    }
+
+
+@operations.operation("train.trajectory", dtypes=WIDE)
+def train_trajectory(
+    params: Tensors, x: Any, targets: Any, *, model: Any, loss: Any, **plan: Any
+) -> Outputs:
+    """``refimpl.trainer.train``."""
+    chosen, trace = _plan(plan), trainer.Trace()
+    steps = [list(zip(xs, ts, strict=True)) for xs, ts in zip(x, targets, strict=True)]
+    trainer.train(model, loss, chosen, trainer.start(chosen, params), steps, trace)
+    outputs = {
+        "loss": np.stack(trace.of("loss", "loss")),
+        "grads": trace.of("penalty", "grads"),
+        "total_norm": np.stack(trace.of("penalty", "total_norm")),
+        "params": trace.of("record", "params"),
+    }
+    return outputs | ({"masks": trace.of("record", "masks")} if chosen.prune else {})

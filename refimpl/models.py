@@ -1,0 +1,132 @@
+"""Models from a plain description, with the gradient of every parameter.
+
+A model is a list of layers, each a dict that JSON can hold, named after the operation that it is::
+
+    cnn = [
+        {"operation": "layer.conv2d", "filters": 32, "kernel": [3, 3]},
+        {"operation": "layer.relu"},
+        {"operation": "layer.avg_pool2d", "window": [2, 2]},
+        {"operation": "layer.flatten"},
+        {"operation": "layer.dense", "units": 10},
+    ]
+
+The parameters are one flat list: weight and bias of each layer that has them, in the order of the
+layers. Images are NHWC, kernels HWIO, dense weights (in, out).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .arrays import Array
+from .layers import avg_pool2d, conv2d, dense, flatten, max_pool2d, relu
+from .losses import mse, softmax_cross_entropy
+
+Model = Sequence[Mapping[str, Any]]
+Params = list[Array]
+Backprop = Callable[[Array], tuple[Array, Params]]
+
+WITH_PARAMETERS: dict[str, Callable[..., Any]] = {"layer.dense": dense, "layer.conv2d": conv2d}
+WITHOUT_PARAMETERS: dict[str, Callable[..., Any]] = {
+    "layer.relu": relu,
+    "layer.flatten": flatten,
+    "layer.max_pool2d": max_pool2d,
+    "layer.avg_pool2d": avg_pool2d,
+}
+LOSSES: dict[str, Callable[..., Any]] = {"loss.softmax_cross_entropy": softmax_cross_entropy, "loss.mse": mse}
+
+
+def forward(model: Model, params: Sequence[Array], x: Array) -> tuple[Array, Backprop]:
+    """Run a model; return its output and the function that goes back through it.
+
+    ``x`` has the batch along its first axis. ``backprop(dy)`` returns ``dx`` and the gradients of the
+    parameters, in their order: each layer's backward pass, last layer first (the chain rule).
+
+    Raises ValueError for an unknown layer or a number of parameters that does not fit the model.
+    """
+    expected = sum(2 for layer in model if layer["operation"] in WITH_PARAMETERS)
+    if len(params) != expected:
+        raise ValueError(f"the model has {expected} parameters, got {len(params)}")
+    remaining = list(params)
+    pullbacks: list[Callable[[Array], Any]] = []
+    for layer in model:
+        options = _options(layer)
+        if layer["operation"] in WITH_PARAMETERS:
+            weight, bias, *remaining = remaining
+            x, pullback = WITH_PARAMETERS[layer["operation"]](x, weight, bias, **options)
+        else:
+            x, pullback = WITHOUT_PARAMETERS[layer["operation"]](x, **options)
+        pullbacks.append(pullback)
+
+    def backprop(dy: Array) -> tuple[Array, Params]:
+        grads: Params = []
+        for pullback in reversed(pullbacks):
+            result = pullback(dy)
+            if isinstance(result, tuple):
+                dy, dweight, dbias = result
+                grads = [dweight, dbias, *grads]
+            else:
+                dy = result
+        return dy, grads
+
+    return x, backprop
+
+
+def _options(layer: Mapping[str, Any]) -> dict[str, Any]:
+    if layer["operation"] not in WITH_PARAMETERS | WITHOUT_PARAMETERS:
+        known = ", ".join(sorted(WITH_PARAMETERS | WITHOUT_PARAMETERS))
+        raise ValueError(f"unknown layer {layer['operation']!r}; there are: {known}")
+    shape = {"operation", "units", "filters", "kernel"}
+    return {name: value for name, value in layer.items() if name not in shape}
+
+
+def loss(
+    description: Mapping[str, Any], y: Array, targets: Array
+) -> tuple[Array, Callable[[], Array]]:
+    """Return the loss (0-d) that a description names, and the function that gives its gradient."""
+    if description["operation"] not in LOSSES:
+        raise ValueError(
+            f"unknown loss {description['operation']!r}; there are: {', '.join(LOSSES)}"
+        )
+    return LOSSES[description["operation"]](y, targets, description.get("reduction", "mean"))
+
+
+def initial_params(
+    model: Model, input_shape: Sequence[int], seed: int, dtype: str = "float32"
+) -> list[np.ndarray[Any, Any]]:
+    """Draw initial parameters with NumPy: He-normal weights, zero biases.
+
+    Every backend starts from the same bits: draw here, then move the arrays to the device.
+    ``input_shape`` is that of one example, without the batch. Weights are normal with variance
+    2 / fan_in (He et al. 2015, "Delving deep into rectifiers").
+    """
+    rng = np.random.default_rng(seed)
+    shape = tuple(input_shape)
+    params: list[np.ndarray[Any, Any]] = []
+    for layer in model:
+        if layer["operation"] in WITH_PARAMETERS:
+            weight_shape = _weight_shape(layer, shape)
+            fan_in = math.prod(weight_shape[:-1])
+            weight = rng.standard_normal(weight_shape) * math.sqrt(2.0 / fan_in)
+            params += [weight.astype(dtype), np.zeros(weight_shape[-1], dtype)]
+        shape = _output_shape(layer, params, shape)
+    return params
+
+
+def _weight_shape(layer: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[int, ...]:
+    if layer["operation"] == "layer.dense":
+        return (*shape, int(layer["units"]))
+    return (*layer["kernel"], shape[-1] // layer.get("groups", 1), int(layer["filters"]))
+
+
+def _output_shape(
+    layer: Mapping[str, Any], params: Sequence[np.ndarray[Any, Any]], shape: tuple[int, ...]
+) -> tuple[int, ...]:
+    own = list(params[-2:]) if layer["operation"] in WITH_PARAMETERS else []
+    dtype = own[0].dtype if own else np.float32
+    y, _ = forward([layer], own, np.zeros((1, *shape), dtype))
+    return tuple(int(size) for size in y.shape[1:])

@@ -1,0 +1,323 @@
+"""Training in its one order, every stage with a name.
+
+    forward → loss → backward → accumulate → unscale → penalty → finite_check
+            → clip → update → prox → mask_schedule → mask → record
+
+A stage's name, the step and what came out of it go to ``on_stage``, so that two runs can be compared
+stage by stage. Everything is a pure function of :class:`State` and the batch; what varies from run to
+run is data: a :class:`Plan` is made from the plain descriptions that the fixtures use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from . import clipping, optimizers, regularization, schedules, scores
+from .arrays import Array, namespace, present
+from .models import Model, forward, loss
+from .pruning import apply_mask, prune_fraction
+
+Description = Mapping[str, Any]
+Grads = list[Array | None]
+OnStage = Callable[[str, int, dict[str, Any]], None]
+
+CLIPS: dict[str, Callable[..., Any]] = {
+    "clip.value": clipping.clip_value,
+    "clip.norm": lambda grads, **options: clipping.clip_norm(grads, **options)[0],
+    "clip.global_norm": lambda grads, **options: clipping.clip_global_norm(grads, **options)[0],
+}
+PENALTIES: dict[str, Callable[..., Any]] = {
+    "penalty.l1": regularization.penalty_l1,
+    "penalty.l2": regularization.penalty_l2,
+}
+PROXES: dict[str, Callable[..., Any]] = {"prox.l1": regularization.prox_l1}
+OPTIMIZERS: dict[str, Callable[..., optimizers.Optimizer]] = {
+    "optim.sgd": optimizers.sgd,
+    "optim.adam": optimizers.adam,
+    "optim.adamw": optimizers.adamw,
+}
+SCORES: dict[str, Callable[..., Any]] = {
+    "score.magnitude": lambda params, grads: scores.magnitude(params),
+    "score.gradient": lambda params, grads: scores.gradient(grads),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done at every step, from plain descriptions (dicts with an ``operation``).
+
+    Attributes:
+        optimizer: ``{"operation": "optim.sgd", "lr": 0.1 or one per step, …}``.
+        clip: ``{"operation": "clip.global_norm", "max_norm": 1.0}``, or None.
+        penalty: ``{"operation": "penalty.l1", "strength": 1e-3}``, or None; its gradient joins before
+            the clip.
+        prox: ``{"operation": "prox.l1", "strength": 1e-3}``, or None; its step is the learning rate.
+        prune: ``{"score": "score.magnitude", "schedule": {"operation": "schedule.polynomial", …},
+            "scope": "global", "parameters": [indices]}``, or None. The schedule's sparsity is of all
+            the weights of these parameters. Dial ``gradient``: ``dense``, or ``masked`` where the mask
+            is part of the model, so that the gradient of a pruned weight is zero.
+        accumulate: ``mean`` or ``sum`` over micro-batches.
+        loss_scale: by which the gradients that come in are multiplied: a number, or one per step.
+    """
+
+    optimizer: Description
+    clip: Description | None = None
+    penalty: Description | None = None
+    prox: Description | None = None
+    prune: Description | None = None
+    accumulate: str = "mean"
+    loss_scale: float | Sequence[float] = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no stage can do."""
+        if self.accumulate not in ("mean", "sum"):
+            raise ValueError(f"accumulate must be mean or sum, got {self.accumulate!r}")
+        scale = self.loss_scale
+        for value in [scale] if isinstance(scale, int | float) else scale:
+            if not 0 < value < float("inf"):
+                raise ValueError(f"loss_scale must be a finite number > 0, got {value}")
+
+    def scale(self, step: int) -> float:
+        """Return the loss scale of a step."""
+        return _at(self.loss_scale, step)
+
+    def lr(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        return _at(self.optimizer["lr"], step)
+
+    def make_optimizer(self) -> optimizers.Optimizer:
+        """Return the optimiser."""
+        options = _options(self.optimizer) | {"lr": self.lr(0)}
+        return _named(OPTIMIZERS, self.optimizer, "optimizer")(**options)
+
+
+@dataclass(frozen=True)
+class State:
+    """What a step starts from. ``masks`` has one boolean array, or None, per parameter."""
+
+    params: list[Array]
+    optimizer: dict[str, Any]
+    masks: list[Array | None]
+    step: int = 0
+
+
+@dataclass
+class Trace:
+    """A recording of every stage: ``(step, stage, what came out)`` in order."""
+
+    records: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)
+
+    def __call__(self, stage: str, step: int, values: dict[str, Any]) -> None:
+        """Record one stage; pass the trace as ``on_stage``."""
+        self.records.append((step, stage, values))
+
+    def of(self, stage: str, name: str) -> list[Any]:
+        """Return one recorded value of a stage, step by step."""
+        return [values[name] for _, s, values in self.records if s == stage]
+
+
+def _ignore(stage: str, step: int, values: dict[str, Any]) -> None:
+    """Listen to no stage."""
+
+
+def start(
+    plan: Plan, params: Sequence[Array], masks: Sequence[Array | None] | None = None
+) -> State:
+    """Return the state before the first step; masks keep the weights pruned from then on."""
+    kept = [None] * len(params) if masks is None else list(masks)
+    if len(kept) != len(params):
+        raise ValueError(f"there are {len(params)} parameters but {len(kept)} masks")
+    return State(list(params), plan.make_optimizer().init(list(params)), kept)
+
+
+def train_step(
+    plan: Plan, state: State, micro_grads: Sequence[Grads], on_stage: OnStage = _ignore
+) -> State:
+    """Take one step from the gradients of its micro-batches; constraints of ``train.step``.
+
+    The gradients are those of the scaled loss. They are accumulated (mean or sum), divided by the
+    loss scale, joined by the penalty's gradient, checked, clipped, given to the optimiser; then the
+    proximal step, new masks if the schedule says so, and the masks on weights *and* optimiser state.
+    If any gradient is not finite the step is skipped: nothing changes, the optimiser's step count
+    included. That one question is the only value this function asks of the device.
+
+    Returns the next state; nothing of the given one is written to.
+    """
+    step = state.step
+
+    def record(stage: str, **values: Any) -> None:
+        on_stage(stage, step, values)
+
+    grads = _masked(plan, _accumulate(micro_grads, plan.accumulate), state.masks)
+    record("accumulate", grads=grads)
+    grads = [None if g is None else g / plan.scale(step) for g in grads]
+    record("unscale", grads=grads)
+    grads = _add_penalty(plan, state.params, grads)
+    total_norm = clipping.global_norm(grads, _order(plan.clip))
+    record("penalty", grads=grads, total_norm=total_norm)
+    finite = all_finite(grads)
+    record("finite_check", skipped=not finite)
+    if not finite:
+        record("record", params=state.params, masks=state.masks)
+        return replace(state, step=step + 1)
+    clipped = _clip(plan, grads)
+    record("clip", grads=clipped)
+    optimizer, lr = plan.make_optimizer(), plan.lr(step)
+    params, optimizer_state = optimizer.update(state.params, clipped, state.optimizer, lr=lr)
+    record("update", params=params)
+    if plan.prox is not None:
+        prox = _named(PROXES, plan.prox, "prox")
+        params = prox(params, **_options(plan.prox), step=lr)
+        record("prox", params=params)
+    masks = _new_masks(plan, step, params, grads, state.masks)
+    record("mask_schedule", masks=masks)
+    params = [p if m is None else apply_mask(p, m) for p, m in zip(params, masks, strict=True)]
+    optimizer_state = optimizers.mask_state(optimizer_state, masks)
+    record("mask", params=params)
+    record("record", params=params, masks=masks)
+    return State(params, optimizer_state, masks, step + 1)
+
+
+def train(
+    model: Model,
+    loss_description: Description,
+    plan: Plan,
+    state: State,
+    steps: Sequence[Sequence[tuple[Array, Array]]],
+    on_stage: OnStage = _ignore,
+) -> State:
+    """Train a model: ``steps`` holds, for each step, its micro-batches ``(x, targets)``.
+
+    Each micro-batch goes forward and back; the loss that is recorded is combined over them as the
+    gradients are. The gradients are multiplied by the loss scale before they are summed.
+    """
+    for micro_batches in steps:
+        losses, micro_grads = [], []
+        for x, targets in micro_batches:
+            y, backprop = forward(model, state.params, x)
+            on_stage("forward", state.step, {"y": y})
+            value, loss_gradient = loss(loss_description, y, targets)
+            losses.append(value)
+            _, grads = backprop(loss_gradient() * plan.scale(state.step))
+            on_stage("backward", state.step, {"grads": grads})
+            micro_grads.append(grads)
+        total = sum(losses[1:], losses[0])
+        mean = total / len(losses) if plan.accumulate == "mean" else total
+        on_stage("loss", state.step, {"loss": mean})
+        state = train_step(plan, state, micro_grads, on_stage)
+    return state
+
+
+def minibatches(count: int, size: int, seed: int) -> Iterator[list[int]]:
+    """Yield the indices of one epoch's batches: a seeded shuffle, the last batch may be smaller."""
+    order = np.random.default_rng(seed).permutation(count)
+    for begin in range(0, count, size):
+        yield [int(index) for index in order[begin : begin + size]]
+
+
+def all_finite(grads: Sequence[Array | None]) -> bool:
+    """Say whether every element is finite. Reads one value from the device."""
+    given = present(grads)
+    if not given:
+        return True
+    xp = namespace(*given)
+    return bool(xp.all(xp.stack([xp.all(xp.isfinite(g)) for g in given])))
+
+
+def _accumulate(micro_grads: Sequence[Grads], how: str) -> Grads:
+    if not micro_grads:
+        raise ValueError("a step needs at least one micro-batch")
+    total = list(micro_grads[0])
+    for grads in micro_grads[1:]:
+        if len(grads) != len(total):
+            raise ValueError(f"micro-batches have {len(total)} and {len(grads)} gradients")
+        total = [
+            b if a is None else a if b is None else a + b for a, b in zip(total, grads, strict=True)
+        ]
+    if how == "sum":
+        return total
+    return [None if g is None else g / len(micro_grads) for g in total]
+
+
+def _masked(plan: Plan, grads: Grads, masks: list[Array | None]) -> Grads:
+    if plan.prune is None or plan.prune.get("gradient", "dense") == "dense":
+        return grads
+    pairs = zip(grads, masks, strict=True)
+    return [g if g is None or m is None else apply_mask(g, m) for g, m in pairs]
+
+
+def _add_penalty(plan: Plan, params: list[Array], grads: Grads) -> Grads:
+    if plan.penalty is None:
+        return grads
+    _, extra = _named(PENALTIES, plan.penalty, "penalty")(params, **_options(plan.penalty))
+    return [e if g is None else g + e for g, e in zip(grads, extra, strict=True)]
+
+
+def _clip(plan: Plan, grads: Grads) -> Grads:
+    if plan.clip is None:
+        return grads
+    clipped: Grads = _named(CLIPS, plan.clip, "clip")(grads, **_options(plan.clip))
+    return clipped
+
+
+def _order(clip: Description | None) -> float:
+    """Return the p of the norm that is reported: that of a global clip, else 2."""
+    return (
+        2.0
+        if clip is None or clip["operation"] != "clip.global_norm"
+        else float(clip.get("ord", 2))
+    )
+
+
+def _new_masks(
+    plan: Plan, step: int, params: list[Array], grads: Grads, masks: list[Array | None]
+) -> list[Array | None]:
+    if plan.prune is None:
+        return masks
+    sparsity, updates = _schedule(plan.prune["schedule"], step)
+    if not updates:
+        return masks
+    chosen = list(plan.prune["parameters"])
+    weights = [params[i] for i in chosen]
+    score = SCORES[plan.prune["score"]](weights, [grads[i] for i in chosen])
+    previous = [_all_kept(params[i]) if masks[i] is None else masks[i] for i in chosen]
+    scope = plan.prune.get("scope", "global")
+    new, _ = prune_fraction(
+        weights, score, amount=sparsity, scope=scope, previous=previous, iterate="total"
+    )
+    result = list(masks)
+    for index, mask in zip(chosen, new, strict=True):
+        result[index] = mask
+    return result
+
+
+def _schedule(description: Description, step: int) -> tuple[float, bool]:
+    function = getattr(schedules, description["operation"].removeprefix("schedule."))
+    options = _options(description)
+    options["steps"] = max(step + 1, int(options.get("end") or 0) + 1)
+    sparsity, updates = function(**options)
+    return float(sparsity[step]), bool(updates[step])
+
+
+def _all_kept(weights: Array) -> Array:
+    xp = namespace(weights)
+    return xp.ones_like(weights, dtype=xp.bool)
+
+
+def _named(table: Mapping[str, Any], description: Description, what: str) -> Any:
+    name = description["operation"]
+    if name not in table:
+        raise ValueError(f"unknown {what} {name!r}; there are: {', '.join(table)}")
+    return table[name]
+
+
+def _options(description: Description) -> dict[str, Any]:
+    return {name: value for name, value in description.items() if name != "operation"}
+
+
+def _at(value: float | Sequence[float], step: int) -> float:
+    return value if isinstance(value, int | float) else value[step]
