@@ -338,6 +338,8 @@ def cases(c: Cases) -> None:
         clip=CLIP | {"max_norm": 1e-6}, optimizer=SGD | {"lr": 1e5})  # fmt: skip
     add("tiny-gradients", "plain eps-visible", "C3", grads(2, 1, 2.0**-20),
         clip=CLIP | {"max_norm": 1e-6}, optimizer=SGD | {"lr": 1e5})  # fmt: skip
+    add("norm-below-eps", "plain eps-visible", "C3", grads(2, 1, 2.0**-23),
+        clip=CLIP | {"max_norm": 1e-7}, optimizer=SGD | {"lr": 1e6})  # fmt: skip
     for name, optimizer in (("sgd", SGD), ("momentum", MOMENTUM), ("adam", ADAM)):
         kind = {"sgd": "plain", "momentum": "momentum", "adam": "adaptive"}[name]
         add(f"mean-of-3-{name}", f"accumulation {kind}", "C1 C2", grads(3, 3), optimizer=optimizer)
@@ -417,8 +419,8 @@ def _prefixed(name: str, dials: tuple[Dial, ...], chosen: str) -> tuple[Dial, ..
 
 DIALS = (
     *_prefixed("clip", clipping.DIALS, "eps_at eps negative_limit"),
-    *_prefixed("optimizer", load("optim.sgd").dials, "momentum_form"),
-    *_prefixed("optimizer", load("optim.adam").dials, "eps_at decay hyperparameters step_count"),
+    *_prefixed("optimizer", load("optim.sgd").dials, "momentum_form hyperparameters"),
+    *_prefixed("optimizer", load("optim.adam").dials, "eps_at decay step_count"),
 )
 
 OPERATION = Operation(

@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance import digits
+from conformance import digits, fixtures
 from conformance.cases import Case
+from conformance.compare import compare, differs
+from conformance.judge import map_outputs
 from conformance.operations import load, train_trajectory
 from conformance.oracle import trajectories
+from conformance.runner import request
 
 torch = pytest.importorskip("torch")
 
@@ -60,6 +63,37 @@ def test_exact_gradients_are_those_of_autograd() -> None:
     for ours, theirs in zip(record.grads[0], params, strict=True):
         exact = ours.astype(np.float64)
         np.testing.assert_allclose(exact, theirs.grad.numpy(), rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mistake", [m.name for m in load("train.trajectory").mistakes])
+def test_mistake_is_caught(mistake: str) -> None:
+    operation = load("train.trajectory")
+    wrong = next(m for m in operation.mistakes if m.name == mistake)
+    frozen = [c for c in fixtures.read(operation) if c.id.endswith("-f32")]
+    assert any(
+        differs(operation.expect(c, oracle=wrong.oracle), fixtures.expectation(operation, c, {}))
+        for c in frozen
+    )
+
+
+@pytest.mark.slow
+def test_gradient_of_pruned_weights_is_a_dial() -> None:
+    operation = load("train.trajectory")
+    chosen = next(c for c in fixtures.read(operation) if c.id == "mlp-clip-prune-momentum-f32")
+    masked = operation.expect(chosen, {"prune.gradient": "masked"})
+    assert differs(masked, fixtures.expectation(operation, chosen, {}))
+    check_refimpl(chosen, {"prune.gradient": "masked"})
+
+
+def check_refimpl(chosen: Case, setting: dict[str, Any]) -> None:
+    from adapters.refimpl import adapter
+
+    asked = request(chosen)
+    asked["params"] |= setting
+    outputs = map_outputs(adapter.run(asked)["outputs"])
+    compared = compare(outputs, load("train.trajectory").expect(chosen, setting))
+    assert compared.difference is None, str(compared.difference)
 
 
 def test_clip_binds_in_some_steps_only() -> None:

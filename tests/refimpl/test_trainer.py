@@ -10,8 +10,8 @@ import pytest
 from refimpl import models, trainer
 from refimpl.trainer import Plan, Trace, start, train, train_step
 
-SGD = {"operation": "optim.sgd", "lr": 0.5}
-MOMENTUM = {**SGD, "momentum": 0.9}
+SGD: dict[str, Any] = {"operation": "optim.sgd", "lr": 0.5}
+MOMENTUM: dict[str, Any] = {**SGD, "momentum": 0.9}
 CLIP = {"operation": "clip.global_norm", "max_norm": 1.0}
 
 
@@ -86,7 +86,7 @@ def test_every_part_of_a_plan_has_an_effect(other: dict[str, Any]) -> None:
     assert any(not np.array_equal(a, b) for a, b in pairs)
 
 
-MODEL = [
+MODEL: list[dict[str, Any]] = [
     {"operation": "layer.conv2d", "filters": 3, "kernel": [2, 2]},
     {"operation": "layer.relu"},
     {"operation": "layer.max_pool2d", "window": [2, 2]},
