@@ -10,6 +10,7 @@ import pytest
 
 from refimpl import pruning, scores
 from refimpl.arrays import euclidean_norm, ranks, smallest
+from refimpl.masks import ROUNDING, TIES, sort_keys
 
 torch = pytest.importorskip("torch")
 NAN, INF = float("nan"), float("inf")
@@ -214,7 +215,7 @@ def test_signed_zero_scores_are_ties() -> None:
     masks, _ = pruning.prune_fraction([s], [s], count=1)
     np.testing.assert_array_equal(masks[0], [False, True, True, True])
     # a sort by bits, as some accelerators have it, must not see two kinds of zero either
-    (key,) = pruning._keys(np, s, None, "reject")
+    (key,) = sort_keys(np, s, None, "reject")
     assert not np.signbit(key).any()
 
 
@@ -326,7 +327,7 @@ def test_previous_stays_pruned_and_does_not_compete() -> None:
 def test_pruning_twice_at_one_total_changes_nothing() -> None:
     rng = np.random.default_rng(3)
     w = [rng.standard_normal((4, 5)), rng.standard_normal(7)]
-    for rounding in pruning.ROUNDING:
+    for rounding in ROUNDING:
         options: dict[str, Any] = {"amount": 0.58, "iterate": "total", "rounding": rounding}
         once, pruned = pruning.prune_fraction(w, scores.magnitude(w), **options)
         twice, _ = pruning.prune_fraction(
@@ -336,7 +337,7 @@ def test_pruning_twice_at_one_total_changes_nothing() -> None:
             np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("ties", pruning.TIES)
+@pytest.mark.parametrize("ties", TIES)
 @pytest.mark.parametrize("scope", ["tensor", "global"])
 def test_everything_left_can_be_pruned(ties: str, scope: str) -> None:
     weights, previous = [[1, 1, 1], [1, 2]], [np.array([True, False, True]), None]
@@ -419,7 +420,7 @@ def test_clipped_gradient_zeroes_everything_when_the_limit_is_small() -> None:
 # --- libraries, ownership, refusals -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ties", pruning.TIES)
+@pytest.mark.parametrize("ties", TIES)
 @pytest.mark.parametrize("nan_score", ["reject", "highest", "lowest"])
 @pytest.mark.parametrize("library", ["strict", "torch"])
 def test_libraries_agree(ties: str, nan_score: str, library: str) -> None:
