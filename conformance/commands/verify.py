@@ -117,7 +117,7 @@ def verify(
     chosen = _cases(patterns, cases)
     with _progress() as progress, _terminable():
         runs = runner.run_all(
-            asked, chosen, timeout, jobs or min(len(asked), os.cpu_count() or 1), progress
+            asked, chosen, timeout, jobs or os.cpu_count() or 1, progress
         )
     for run in runs:
         expected.apply(run, entries.get(run.participant, []))
