@@ -1,0 +1,284 @@
+"""The cases of ``clip.global_norm``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from conformance.cases import ALL, WIDE, Cases, Stream, fixed, tensor
+
+
+def cases(c: Cases) -> None:
+    """Write the cases."""
+
+    def add(
+        name: str, flags: str, labels: str, grads: Any, max_norm: Any, dtypes: Any = WIDE, **p: Any
+    ) -> None:
+        c.add(name, flags, labels, {"grads": grads}, {"max_norm": max_norm, **p}, dtypes)
+
+    random = Stream(1)
+    two = [tensor([3, -1], [0.5, 2]), tensor(-4, 0.25, 1)]
+    add("two-tensors", "two-tensors", "C1 C2 C4", two, 2.5, ALL)
+    add("two-tensors-shuffled", "two-tensors", "C1 C2", two[::-1], 2.5, ALL)
+    add("below", "below", "C3 C4", two, 7.0, ALL)
+    add("just-below", "below", "C3", [tensor(3, 4)], 5.0078125, ALL)
+    add("just-above", "single", "C2", [tensor(3, 4)], 4.984375, ALL)
+    add("at-threshold", "at-threshold", "C3", [tensor(3, 4)], 5.0, ALL)
+    add(
+        "at-threshold-two",
+        "at-threshold two-tensors",
+        "C3",
+        [tensor(6, 0, -2), tensor([3.0])],
+        7.0,
+        ALL,
+    )
+    add(
+        "at-small-threshold",
+        "at-threshold eps-visible",
+        "C3",
+        [tensor(3, 4) * 2.0**-22],
+        5 * 2.0**-22,
+    )
+    add("one-above-one-below", "per-tensor", "C1 C2", [tensor(3, 4), tensor(0.3, 0.4)], 1.0, ALL)
+    add("groups-at-one", "per-tensor", "C1 C2", [tensor(0.6, -0.8), tensor([-0.8], [0.6])], 1.0)
+    add("rank-norms-3-and-4", "per-tensor", "C1 C2", [tensor(-3, 0), tensor(0, 0, 4)], 1.0, ALL)
+    add(
+        "just-below-by-less-than-eps",
+        "below eps-visible",
+        "C3",
+        [tensor(3, 4) * 2.0**-22],
+        5.25 * 2.0**-22,
+    )
+    for name, order in (("1", 1), ("3", 3), ("half", 0.5), ("inf", "inf"), ("2-and-half", 2.5)):
+        add(
+            f"ord-{name}",
+            "orders",
+            "C1 C2",
+            [tensor(3, -4, 1.5), tensor([0.5], [-2])],
+            2.0,
+            ALL,
+            ord=order,
+        )
+        add(
+            f"ord-{name}-below",
+            "orders below",
+            "C1 C3",
+            [tensor(3, -4), tensor([0.5])],
+            64.0,
+            ord=order,
+        )
+    add("ord-1-at-threshold", "orders at-threshold", "C1 C3", [tensor(3, -4)], 7.0, ALL, ord=1)
+    add(
+        "ord-inf-at-threshold", "orders at-threshold", "C1 C3", [tensor(3, -4)], 4.0, ALL, ord="inf"
+    )
+    add("zero-gradient", "zero-gradient", "C3", [tensor(0, -0.0, 0)], 1.0, ALL)
+    add("zero-gradient-zero-limit", "zero-gradient zero-limit", "C7", [tensor(0, 0, 0)], 0.0, ALL)
+    add("zero-limit", "zero-limit", "C7", [tensor(3, -4), tensor([1.0])], 0.0, ALL)
+    add("infinite-limit", "infinite-limit", "C7", [tensor(3, -4), tensor([1.0])], "inf", ALL)
+    add(
+        "infinite-limit-infinite-gradient",
+        "infinite-limit infinite-gradient",
+        "C7",
+        [tensor(np.inf, -4), tensor([1.0])],
+        "inf",
+    )
+    add("negative-limit", "negative-limit", "C8", [tensor(3, 4)], -1.0, ALL)
+    add("nan-limit", "nan-limit", "C8", [tensor(3, 4)], "nan")
+    for name, order in (("0", 0), ("negative", -1), ("nan", "nan")):
+        add(f"ord-{name}", "bad-ord", "C8", [tensor(3, 4)], 1.0, ord=order)
+    add(
+        "infinite-gradient",
+        "infinite-gradient",
+        "C6",
+        [tensor(-2, 0, np.inf), tensor(4, 0, 0)],
+        6.0,
+        ALL,
+    )
+    add(
+        "minus-infinite-gradient",
+        "infinite-gradient",
+        "C6",
+        [tensor(1, -2), tensor(-np.inf, 3)],
+        6.0,
+    )
+    add(
+        "infinite-gradient-ord-inf",
+        "infinite-gradient orders",
+        "C6",
+        [tensor(1, np.inf)],
+        6.0,
+        ord="inf",
+    )
+    add(
+        "infinite-gradient-zero-limit",
+        "infinite-gradient zero-limit",
+        "C6",
+        [tensor(1, np.inf)],
+        0.0,
+    )
+    add("nan-gradient", "nan-gradient", "C6", [tensor(1, -2), tensor(np.nan, 3)], 6.0, ALL)
+    add("nan-gradient-below", "nan-gradient", "C6", [tensor(np.nan, 0), tensor([0.5])], 1e4)
+    add(
+        "square-overflow",
+        "square-overflow",
+        "C5",
+        [tensor(3e20, 4e20)],
+        1.0,
+        ("float32", "bfloat16"),
+    )
+    add("square-overflow", "square-overflow", "C5", [tensor(3e160, 4e160)], 1.0, ("float64",))
+    add(
+        "square-overflow-below",
+        "square-overflow",
+        "C3 C5",
+        [tensor(3e20, 4e20)],
+        1e21,
+        ("float32",),
+    )
+    add(
+        "square-overflow-below",
+        "square-overflow",
+        "C3 C5",
+        [tensor(3e160, 4e160)],
+        1e161,
+        ("float64",),
+    )
+    add(
+        "hundred-large", "square-overflow", "C5", [np.full(100, 1e20)], 1.0, ("float32", "bfloat16")
+    )
+    add("hundred-300", "square-overflow", "C5 C11", [np.full(100, 300.0)], 1.0, ("float16",))
+    add(
+        "hundred-300-below",
+        "square-overflow below",
+        "C3 C5 C11",
+        [np.full(100, 300.0)],
+        1e4,
+        ("float16",),
+    )
+    add(
+        "norm-beyond-float16", "square-overflow", "C5 C11", [np.full(4, 60000.0)], 1.0, ("float16",)
+    )
+    add(
+        "square-underflow",
+        "square-underflow",
+        "C5",
+        [tensor(3e-30, 4e-30)],
+        1e-30,
+        ("float32", "bfloat16"),
+    )
+    add(
+        "square-underflow", "square-underflow", "C5", [tensor(3e-170, 4e-170)], 1e-170, ("float64",)
+    )
+    add("square-underflow", "square-underflow", "C5 C11", [np.full(100, 1e-4)], 1e-4, ("float16",))
+    add(
+        "large-and-one",
+        "square-overflow",
+        "C5",
+        [tensor(2.0**127, 1.0)],
+        2.0**100,
+        ("float32", "bfloat16"),
+    )
+    add("large-and-one", "square-overflow", "C5", [tensor(2.0**1023, 1.0)], 2.0**900, ("float64",))
+    add("norm-overflow", "norm-overflow", "C6", [np.full(16, 3e38)], 1.0, ("float32", "bfloat16"))
+    add("norm-overflow", "norm-overflow", "C6", [np.full(16, 1.5e308)], 1.0, ("float64",))
+    add(
+        "coefficient-underflow",
+        "coefficient-underflow square-overflow",
+        "C2 C5",
+        [tensor(2e38, 1e38)],
+        1e-6,
+        ("float32", "bfloat16"),
+    )
+    add(
+        "coefficient-underflow",
+        "coefficient-underflow square-overflow",
+        "C2 C5",
+        [tensor(1e308, 5e307)],
+        1e-10,
+        ("float64",),
+    )
+    add("tiny-threshold", "eps-visible", "C2", [tensor(3e-9, 4e-9)], 1e-9)
+    add("micro-threshold", "eps-visible", "C2", [tensor(3e-6, -4e-6), tensor([1e-7])], 1e-6)
+    add("milli-threshold", "eps-visible", "C2", [tensor(0.03, -0.04), tensor([0.001])], 0.01)
+    add("absent", "absent", "C9", [None, tensor(3, -4), None, tensor([12.0])], 6.5, ALL)
+    add("all-absent", "absent", "C9", [None, None], 1.0, ("float32",))
+    add("empty-list", "empty", "C9", [], 1.0, ("float32",))
+    add("empty-tensor", "empty", "C9 C10", [np.zeros((0, 3)), tensor(3, 4)], 1.0)
+    add("only-empty-tensor", "empty", "C9 C10", [np.zeros(0)], 1.0)
+    add(
+        "empty-tensor-ord-inf",
+        "empty orders",
+        "C9 C10",
+        [np.zeros(0), tensor(3, -4)],
+        1.0,
+        ord="inf",
+    )
+    add("empty-list-ord-inf", "empty orders", "C9", [], 1.0, ("float32",), ord="inf")
+    add(
+        "shapes",
+        "shapes",
+        "C10",
+        [np.array(2.0), random.uniform(2, 1, 3), random.uniform(4)],
+        1.5,
+        ALL,
+    )
+    add("zero-dimensional", "shapes", "C10", [np.array(-3.0)], 1.0, ALL)
+    add(
+        "mixed-16-32-64",
+        "mixed-dtypes",
+        "C4 C10",
+        [fixed([3.0, 1.0], "float16"), fixed([-2.0, 5.0], "float32"), fixed([0.1, 4.0], "float64")],
+        2.0,
+        ("float64",),
+    )
+    add(
+        "mixed-16-32",
+        "mixed-dtypes",
+        "C4 C10",
+        [fixed([300.0, 1.0], "float16"), fixed([[-2.0, 5.0]], "float32"), fixed([0.5], "bfloat16")],
+        2.0,
+        ("float32",),
+    )
+    add(
+        "mixed-16-16",
+        "mixed-dtypes",
+        "C4 C10 C11",
+        [fixed([300.0, 7.0], "float16"), fixed([2e20], "bfloat16")],
+        2.0,
+        ("float16",),
+    )
+    add(
+        "subnormal-at-zero-cost",
+        "subnormal below",
+        "C3",
+        [tensor(1e-45, -1e-40, 2.0)],
+        3.0,
+        ("float32",),
+    )
+    add(
+        "subnormal-only",
+        "subnormal below square-underflow",
+        "C3 C5",
+        [tensor(1e-45, -1e-40)],
+        1.0,
+        ("float32",),
+    )
+    add("wide-range", "wide-range", "C1 C2", [random.spread(37), random.spread(5, 7)], 10.0)
+    add(
+        "wide-range-16",
+        "wide-range",
+        "C1 C2 C11",
+        [random.spread(37, high=64.0), random.spread(5, 7, high=64.0)],
+        10.0,
+        ("float16", "bfloat16"),
+    )
+    add("long-ones", "long-sum", "C1 C2", [np.ones(40000)], 50.0, ("float32",))
+    add(
+        "long-uneven",
+        "long-sum",
+        "C1 C2 C11",
+        [random.uniform(5000), random.uniform(70, 60)],
+        1.0,
+        ALL,
+    )
