@@ -25,6 +25,42 @@ def score_gradient(grads: Tensors) -> Outputs:
     return {"scores": scores.gradient(grads)}
 
 
+@operations.operation("score.taylor")
+def score_taylor(weights: Tensors, grads: Tensors, **dials: Any) -> Outputs:
+    """``refimpl.scores.taylor``."""
+    return {"scores": scores.taylor(weights, grads, **dials)}
+
+
+@operations.operation("score.snip")
+def score_snip(weights: Tensors, grads: Tensors, **dials: Any) -> Outputs:
+    """``refimpl.scores.snip``."""
+    return {"scores": scores.snip(weights, grads, **dials)}
+
+
+@operations.operation("score.movement")
+def score_movement(weights: Tensors, grads: Tensors) -> Outputs:
+    """``refimpl.scores.movement``."""
+    return {"scores": scores.movement(weights, grads)}
+
+
+@operations.operation("score.fisher")
+def score_fisher(grads: Tensors) -> Outputs:
+    """``refimpl.scores.fisher``."""
+    return {"scores": scores.fisher(grads)}
+
+
+@operations.operation("score.obd")
+def score_obd(weights: Tensors, hessian: Tensors, **dials: Any) -> Outputs:
+    """``refimpl.scores.obd``."""
+    return {"scores": scores.obd(weights, hessian, **dials)}
+
+
+@operations.operation("score.wanda")
+def score_wanda(weights: Tensors, activations: Tensors, **dials: Any) -> Outputs:
+    """``refimpl.scores.wanda``."""
+    return {"scores": scores.wanda(weights, activations, **dials)}
+
+
 @operations.operation("prune.threshold")
 def prune_threshold(weights: Tensors, scores: Tensors, **params: Any) -> Outputs:
     """``refimpl.pruning.prune_threshold``."""

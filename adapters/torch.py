@@ -283,6 +283,12 @@ NO_SCHEDULE = "torch.ao.pruning's schedulers give a sparsity, not the steps that
 LACKING = {
     "score.magnitude": NO_SCORES,
     "score.gradient": NO_SCORES,
+    "score.taylor": NO_SCORES,
+    "score.snip": NO_SCORES,
+    "score.movement": NO_SCORES,
+    "score.fisher": NO_SCORES,
+    "score.obd": NO_SCORES,
+    "score.wanda": NO_SCORES,
     "prune.threshold": "torch.nn.utils.prune has no pruning by threshold",
     "prune.shrink": "torch.nn.utils.prune only masks, it does not shrink",
     "schedule.polynomial": NO_SCHEDULE,

@@ -10,6 +10,7 @@ pass float32 arrays.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from . import checks
@@ -43,24 +44,38 @@ def gradient(grads: Arrays) -> list[Array | None]:
     return _each(lambda g: abs(g), ("grads", grads))
 
 
-def taylor(weights: Arrays, grads: Arrays) -> list[Array | None]:
+def taylor(weights: Arrays, grads: Arrays, *, form: str = "absolute") -> list[Array | None]:
     """Return ``|g * w|``, the first-order change of the loss when w is set to zero.
 
-    Shapes and dtypes are those of ``weights``. Raises ValueError where lengths or shapes differ.
+    Shapes and dtypes are those of ``weights``. Dial ``form``: "absolute", or "squared" for
+    ``(g * w)**2``. Raises ValueError where lengths or shapes differ.
     Source: Molchanov et al. 2017, "Pruning Convolutional Neural Networks for Resource Efficient
-    Inference".
+    Inference"; squared: Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning".
     """
-    return _each(lambda w, g: abs(g * w), ("weights", weights), ("grads", grads))
+    checks.choice("form", form, ("absolute", "squared"))
+    squared = form == "squared"
+    return _each(
+        lambda w, g: (g * w) * (g * w) if squared else abs(g * w),
+        ("weights", weights),
+        ("grads", grads),
+    )
 
 
-def snip(weights: Arrays, grads: Arrays) -> list[Array | None]:
+def snip(
+    weights: Arrays, grads: Arrays, *, normalise: str = "sum", zero_over_zero: str = "zero"
+) -> list[Array | None]:
     """Return ``|g * w| / sum(|g * w|)``, the sum running over all entries of all arrays.
 
     Shapes and dtypes are those of ``weights``; the sum is float64 if any input is float64, else
     float32. If every product is zero, so is every score. A non-finite sum is not hidden: the
     division by it gives NaN or zero. Raises ValueError where lengths or shapes differ.
+
+    Dials: ``normalise`` "sum", "mean" (the mean over all entries in place of the sum) or "none";
+    ``zero_over_zero`` "zero", or "undefined" (NaN), where every product is zero.
     Source: Lee et al. 2019, "SNIP: Single-shot Network Pruning based on Connection Sensitivity".
     """
+    checks.choice("normalise", normalise, ("sum", "mean", "none"))
+    checks.choice("zero_over_zero", zero_over_zero, ("zero", "undefined"))
     _check(("weights", weights), ("grads", grads))
     pairs = [
         None if w is None or g is None else (w, g) for w, g in zip(weights, grads, strict=True)
@@ -73,10 +88,16 @@ def snip(weights: Arrays, grads: Arrays) -> list[Array | None]:
     products = [
         None if p is None else abs(astype(xp, p[1], dtype) * astype(xp, p[0], dtype)) for p in pairs
     ]
-    total = scalar(xp, 0.0, arrays[0], dtype)
-    for product in present(products):
-        total = total + xp.sum(product)
-    divisor = xp.where(total == 0, xp.ones_like(total), total)
+    divisor = scalar(xp, 1.0, arrays[0], dtype)
+    if normalise != "none":
+        given = present(products)
+        total = scalar(xp, 0.0, arrays[0], dtype)
+        for product in given:
+            total = total + xp.sum(product)
+        if normalise == "mean":
+            total = total / max(1, sum(math.prod(product.shape) for product in given))
+        guard = zero_over_zero == "zero"
+        divisor = xp.where(total == 0, xp.ones_like(total), total) if guard else total
     return [
         None if s is None or w is None else astype(xp, s / divisor, w.dtype)
         for s, w in zip(products, weights, strict=True)
@@ -102,24 +123,32 @@ def fisher(grads: Arrays) -> list[Array | None]:
     return _each(lambda g: g * g, ("grads", grads))
 
 
-def obd(weights: Arrays, hessian: Arrays) -> list[Array | None]:
+def obd(weights: Arrays, hessian: Arrays, *, half: bool = True) -> list[Array | None]:
     """Return ``0.5 * h * w**2`` for the diagonal ``h`` of the Hessian of the loss.
 
     ``hessian`` holds one array per weight, of the same shape. Shapes and dtypes of the scores are
-    those of ``weights``. Raises ValueError where lengths or shapes differ.
+    those of ``weights``. Right wherever the score is representable, for ``w**2`` alone is never
+    formed. Dial ``half``: False for ``h * w**2``. Raises ValueError where lengths or shapes differ.
     Source: LeCun, Denker & Solla 1990, "Optimal Brain Damage".
     """
-    return _each(lambda w, h: 0.5 * h * (w * w), ("weights", weights), ("hessian", hessian))
+    factor = 0.5 if half else 1.0
+    return _each(lambda w, h: (h * w) * (factor * w), ("weights", weights), ("hessian", hessian))
 
 
-def wanda(weights: Arrays, activations: Arrays) -> list[Array | None]:
+def wanda(
+    weights: Arrays, activations: Arrays, *, activation_norm: str = "norm"
+) -> list[Array | None]:
     """Return ``|w[j, k]| * norm2(x[:, j])`` for dense weights (in, out).
 
     ``activations`` holds one array (samples, in) per weight. Shapes and dtypes of the scores are
     those of ``weights``; norms are taken in float32 or wider. Raises ValueError where lengths or
     shapes do not fit.
+
+    Dial ``activation_norm``: "norm"; "root_mean_square", the norm divided by the root of the number
+    of samples; "squared_norm", which ranks differently.
     Source: Sun et al. 2024, "A Simple and Effective Pruning Approach for Large Language Models".
     """
+    checks.choice("activation_norm", activation_norm, ("norm", "root_mean_square", "squared_norm"))
     checks.same_length("weights", weights, "activations", activations)
     scores: list[Array | None] = []
     for index, (w, x) in enumerate(zip(weights, activations, strict=True)):
@@ -135,8 +164,13 @@ def wanda(weights: Arrays, activations: Arrays) -> list[Array | None]:
                 f"got {tuple(w.shape)} and {tuple(x.shape)}"
             )
         dtype = accumulation_dtype(xp, w, x)
-        norms = xp.reshape(euclidean_norm(xp, astype(xp, x, dtype), axis=(0,)), (-1, 1))
-        scores.append(astype(xp, abs(astype(xp, w, dtype)) * norms, w.dtype))
+        norms = xp.reshape(euclidean_norm(xp, astype(xp, x, dtype), axis=(0,)), (w.shape[0], 1))
+        if activation_norm == "root_mean_square":
+            norms = norms / scalar(xp, math.sqrt(x.shape[0]), x, dtype)
+        score = abs(astype(xp, w, dtype)) * norms
+        if activation_norm == "squared_norm":
+            score = score * norms
+        scores.append(astype(xp, score, w.dtype))
     return scores
 
 

@@ -152,3 +152,42 @@ def test_bad_inputs_are_refused(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_obd_is_right_where_the_square_of_the_weight_is_not_representable() -> None:
+    w = np.array([1e-25, 1e25], dtype=np.float32)
+    h = np.array([1e30, 1e-30], dtype=np.float32)
+    (result,) = scores.obd([w], [h])
+    np.testing.assert_allclose(to_numpy(result), [5e-21, 5e19], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [
+        (lambda w, g: scores.taylor(w, g, form="squared"), [[16, 36], [36, 16]]),
+        (lambda w, g: scores.snip(w, g, normalise="none"), [[4, 6], [6, 4]]),
+        (lambda w, g: scores.snip(w, g, normalise="mean"), [[0.8, 1.2], [1.2, 0.8]]),
+        (lambda w, g: scores.obd(w, g, half=False), [[4, -12], [18, -16]]),
+        # activations [[4, -3], [2, -1]]: squared norms 20 and 10
+        (
+            lambda w, g: scores.wanda(w, g, activation_norm="squared_norm"),
+            [[20, 40], [30, 40]],
+        ),
+        (
+            lambda w, g: scores.wanda(w, g, activation_norm="root_mean_square"),
+            [[10**0.5, 2 * 10**0.5], [3 * 5**0.5, 4 * 5**0.5]],
+        ),
+    ],
+    ids=["taylor", "snip none", "snip mean", "obd", "wanda squared", "wanda rms"],
+)
+@pytest.mark.parametrize("make", LIBRARIES, ids=["numpy", "strict", "torch"])
+def test_dial_by_hand(score: Any, expected: Any, make: Any) -> None:
+    (result,) = score([make(W)], [make(G)])
+    np.testing.assert_allclose(to_numpy(result), expected, rtol=1e-15)
+
+
+def test_snip_of_nothing_may_be_undefined() -> None:
+    w, g = [np.array([1.0, -2.0])], [np.array([0.0, -0.0])]
+    with np.errstate(invalid="ignore"):
+        (result,) = scores.snip(w, g, zero_over_zero="undefined")
+    assert np.isnan(to_numpy(result)).all()
