@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from importlib.metadata import entry_points
 
+from adapters.base import NotStarted
+
 GROUP = "secateurs.adapters"
 NOT_INSTALLED = 3
 
@@ -17,6 +19,9 @@ def main(name: str) -> int:
         return NOT_INSTALLED
     try:
         adapter = found[name].load()
+    except NotStarted as reason:
+        print(f"{name}: {reason}", file=sys.stderr)
+        return NOT_INSTALLED
     except ModuleNotFoundError as error:
         print(f"not installed: {error.name}; pip install 'secateurs[{name}]'", file=sys.stderr)
         return NOT_INSTALLED

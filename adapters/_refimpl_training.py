@@ -9,6 +9,7 @@ import numpy as np
 
 from adapters.base import Operations
 from refimpl import trainer
+from refimpl.arrays import namespace
 
 Tensors = list[Any]
 Outputs = dict[str, Any]
@@ -35,6 +36,10 @@ def _takes(operation: str | None, dial: str) -> bool:
     return operation in (None, "clip.norm", "clip.global_norm")
 
 
+def _stack(numbers: list[Any]) -> Any:
+    return namespace(*numbers).stack(numbers)
+
+
 @operations.operation("train.step", dtypes=WIDE)
 def train_step(params: Tensors, grads: Any, masks: Any = None, **plan: Any) -> Outputs:
     """``refimpl.trainer.train_step``, one after the other."""
@@ -44,7 +49,7 @@ def train_step(params: Tensors, grads: Any, masks: Any = None, **plan: Any) -> O
         state = trainer.train_step(chosen, state, micro_batches, trace)
     return {
         "params": trace.of("record", "params"),
-        "total_norm": np.stack(trace.of("penalty", "total_norm")),
+        "total_norm": _stack(trace.of("penalty", "total_norm")),
         "skipped": np.array(trace.of("finite_check", "skipped"), dtype=np.int32),
     }
 
@@ -58,9 +63,9 @@ def train_trajectory(
     steps = [list(zip(xs, ts, strict=True)) for xs, ts in zip(x, targets, strict=True)]
     trainer.train(model, loss, chosen, trainer.start(chosen, params), steps, trace)
     outputs = {
-        "loss": np.stack(trace.of("loss", "loss")),
+        "loss": _stack(trace.of("loss", "loss")),
         "grads": trace.of("penalty", "grads"),
-        "total_norm": np.stack(trace.of("penalty", "total_norm")),
+        "total_norm": _stack(trace.of("penalty", "total_norm")),
         "params": trace.of("record", "params"),
     }
     return outputs | ({"masks": trace.of("record", "masks")} if chosen.prune else {})

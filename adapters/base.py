@@ -26,7 +26,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from conformance.formats import decode, encode
+from conformance.formats import decode, encode, resolve
 
 Function = Callable[..., Mapping[str, Any]]
 FLOATS = ("float64", "float32", "float16", "bfloat16")
@@ -39,6 +39,10 @@ class Unsupported(Exception):
         """Keep the reason and a link to the library's own word on it."""
         super().__init__(reason)
         self.link = link
+
+
+class NotStarted(Exception):
+    """The library is there but cannot run here (no device, say); the message is one line."""
 
 
 class Rejected(ValueError):
@@ -124,9 +128,9 @@ class Adapter(Operations):
         inputs = _each_tensor(decode_writable, request["inputs"])
         before = {name: _bytes(tree) for name, tree in inputs.items()}
         try:
-            outputs = function(
-                **_each_array(self.to_native, inputs), **_numbers(dict(request["params"]))
-            )
+            # The same entry twice must be the same object twice, in the library's own arrays.
+            native = resolve(_each_array(self.to_native, inputs))
+            outputs = function(**native, **_numbers(dict(request["params"])))
             written = {name: self._output(tree) for name, tree in outputs.items()}
         except Unsupported as lack:
             return {

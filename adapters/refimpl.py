@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from adapters import _refimpl_layers, _refimpl_optimizers, _refimpl_pruning, _refimpl_training
-from adapters.base import Adapter
-from refimpl import clipping
-
-Tensors = list[Any]
-Outputs = dict[str, Any]
-
-adapter = Adapter("refimpl", version=np.__version__, to_native=lambda x: x, to_numpy=np.asarray)
+from adapters._refimpl import canonical
 
 
-@adapter.operation("clip.value")
-def clip_value(grads: Tensors, **params: Any) -> Outputs:
-    """``refimpl.clipping.clip_value``."""
-    return {"grads": clipping.clip_value(grads, **params)}
+def own_version() -> str:
+    """Return the version of this distribution with that of NumPy, as a local version label."""
+    try:
+        own = version("secateurs")
+    except PackageNotFoundError:
+        own = "0"
+    return f"{own}+numpy.{np.__version__}"
 
 
-@adapter.operation("clip.norm")
-def clip_norm(grads: Tensors, *, max_norm: float, ord: float = 2, **dials: Any) -> Outputs:
-    """``refimpl.clipping.clip_norm``."""
-    clipped, norms = clipping.clip_norm(grads, max_norm, ord, **dials)
-    return {"grads": clipped, "norms": norms}
-
-
-@adapter.operation("clip.global_norm")
-def clip_global_norm(grads: Tensors, *, max_norm: float, ord: float = 2, **dials: Any) -> Outputs:
-    """``refimpl.clipping.clip_global_norm``."""
-    clipped, total = clipping.clip_global_norm(grads, max_norm, ord, **dials)
-    return {"grads": clipped, "total_norm": total}
-
-
-for family in (_refimpl_pruning, _refimpl_layers, _refimpl_optimizers, _refimpl_training):
-    adapter.include(family.operations)
+adapter = canonical("refimpl", own_version(), lambda array: array, np.asarray)

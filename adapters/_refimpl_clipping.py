@@ -1,0 +1,33 @@
+"""Clipping of the canonical implementation, put before the suite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from adapters.base import Operations
+from refimpl import clipping
+
+Tensors = list[Any]
+Outputs = dict[str, Any]
+
+operations = Operations()
+
+
+@operations.operation("clip.value")
+def clip_value(grads: Tensors, **params: Any) -> Outputs:
+    """``refimpl.clipping.clip_value``."""
+    return {"grads": clipping.clip_value(grads, **params)}
+
+
+@operations.operation("clip.norm")
+def clip_norm(grads: Tensors, *, max_norm: float, ord: float = 2, **dials: Any) -> Outputs:
+    """``refimpl.clipping.clip_norm``."""
+    clipped, norms = clipping.clip_norm(grads, max_norm, ord, **dials)
+    return {"grads": clipped, "norms": norms}
+
+
+@operations.operation("clip.global_norm")
+def clip_global_norm(grads: Tensors, *, max_norm: float, ord: float = 2, **dials: Any) -> Outputs:
+    """``refimpl.clipping.clip_global_norm``."""
+    clipped, total = clipping.clip_global_norm(grads, max_norm, ord, **dials)
+    return {"grads": clipped, "total_norm": total}
