@@ -316,6 +316,12 @@ DIALS = (
     *_prefixed("optimizer", load("optim.adam").dials, "eps_at decay step_count"),
 )
 
+STAGES = {
+    "total_norm": (0, "norm before the clip"),
+    "skipped": (1, "finite check"),
+    "params": (2, "update"),
+}
+
 OPERATION = Operation(
     id="train.step",
     summary="The order of the stages of a training step, on given gradients.",
@@ -349,6 +355,7 @@ OPERATION = Operation(
     ),
     dials=DIALS,
     oracle=run,
+    locate=training.locator(STAGES),
     tolerance=lambda inputs, settings: {"params": 2, "total_norm": 2, "skipped": 0},
     tolerance_why=training.TOLERANCE_WHY,
     flags=FLAGS,

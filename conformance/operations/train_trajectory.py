@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache, partial
 from typing import Any
 
@@ -14,7 +13,7 @@ from conformance.exact import Reject, ctx, full
 from conformance.formats import FLOATS
 from conformance.operation import Dial, Flag, Mistake, Operation, Param, Value, narrowest, widest
 from conformance.operations import train_step
-from conformance.oracle import trajectories
+from conformance.oracle import training, trajectories
 
 Settings = dict[str, Any]
 
@@ -149,20 +148,7 @@ STAGES = {
     "params": (3, "update"),
     "masks": (4, "mask"),
 }
-
-
-def locate(path: str) -> tuple[Any, str]:
-    """Return where in a run a path such as ``grads[3][1]`` lies: (3, 1, 1) and its description."""
-    name = path.split("[")[0].split()[0]
-    numbers = [int(n) for n in re.findall(r"\[(\d+)", path)]
-    rank, stage = STAGES.get(name, (9, name))
-    step = numbers[0] if numbers else 0
-    tensor = numbers[1] if len(numbers) > 1 and name in ("grads", "params", "masks") else 0
-    where = f"step {step}, stage {stage}"
-    return (step, rank, tensor), where + (
-        f", tensor {tensor}" if name in ("grads", "params") else ""
-    )
-
+locate = training.locator(STAGES)
 
 MLP = [
     {"operation": "layer.flatten"},

@@ -6,6 +6,7 @@ accumulation of micro-batches to the updated parameter.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from math import ceil, inf
 from typing import Any
@@ -203,6 +204,26 @@ def mask_slots(slots: list[dict[str, Any]], masks: list[Any] | None) -> list[dic
         }
         for state, mask in zip(slots, masks, strict=True)
     ]
+
+
+def locator(stages: Mapping[str, tuple[int, str]]) -> Callable[[str], tuple[Any, str]]:
+    """Return a function that says where in a run a path such as ``grads[3][1]`` lies, and how to say it.
+
+    ``stages`` has, for each output, the place of its stage in a step, and the stage's name.
+    """
+
+    def locate(path: str) -> tuple[Any, str]:
+        name = path.split("[")[0].split()[0]
+        numbers = [int(n) for n in re.findall(r"\[(\d+)", path)]
+        rank, stage = stages.get(name, (9, name))
+        step = numbers[0] if numbers else 0
+        # The second number of a list of steps is that of a tensor; a norm or a loss is one number a step.
+        several = len(numbers) > 1
+        tensor = numbers[1] if several else 0
+        place = f", tensor {tensor}" if several or name in ("grads", "params") else ""
+        return (step, rank, tensor), f"step {step}, stage {stage}{place}"
+
+    return locate
 
 
 def at(value: Any, step: int) -> float:
