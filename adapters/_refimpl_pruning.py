@@ -81,6 +81,20 @@ def prune_shrink(weights: Tensors, scores: Tensors, **params: Any) -> Outputs:
     return {"weights": pruning.shrink(weights, scores, **params)}
 
 
+@operations.operation("schedule.constant")
+def schedule_constant(**params: Any) -> Outputs:
+    """``refimpl.schedules.constant``."""
+    sparsity, updates = schedules.constant(**params)
+    return {"sparsity": sparsity, "updates": updates}
+
+
+@operations.operation("schedule.exponential")
+def schedule_exponential(**params: Any) -> Outputs:
+    """``refimpl.schedules.exponential``."""
+    sparsity, updates = schedules.exponential(**params)
+    return {"sparsity": sparsity, "updates": updates}
+
+
 @operations.operation("schedule.polynomial")
 def schedule_polynomial(**params: Any) -> Outputs:
     """``refimpl.schedules.polynomial``."""

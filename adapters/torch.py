@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_, prune
 
 from adapters import _torch_layers, _torch_training
-from adapters.base import Adapter, Rejected, Unsupported
+from adapters.base import WITH_COMPLEX, Adapter, Rejected, Unsupported
 
 Tensors = list[Tensor | None]
 Outputs = dict[str, Any]
@@ -82,7 +82,9 @@ CLIP_NORM = {
 }  # fmt: skip
 
 
-@adapter.operation("clip.global_norm", dialect=CLIP_NORM)
+@adapter.operation(
+    "clip.global_norm", WITH_COMPLEX, CLIP_NORM | {"duplicates": "twice_in_place"}
+)
 def clip_global_norm(grads: Tensors, *, max_norm: float, ord: float) -> Outputs:
     """``torch.nn.utils.clip_grad_norm_``."""
     parameters = _parameters(grads)
@@ -90,7 +92,7 @@ def clip_global_norm(grads: Tensors, *, max_norm: float, ord: float) -> Outputs:
     return {"grads": [p.grad for p in parameters], "total_norm": total}
 
 
-@adapter.operation("clip.norm", dialect=CLIP_NORM)
+@adapter.operation("clip.norm", WITH_COMPLEX, CLIP_NORM)
 def clip_norm(grads: Tensors, *, max_norm: float, ord: float) -> Outputs:
     """``torch.nn.utils.clip_grad_norm_`` on one parameter at a time."""
     parameters = _parameters(grads)
@@ -291,7 +293,9 @@ LACKING = {
     "score.wanda": NO_SCORES,
     "prune.threshold": "torch.nn.utils.prune has no pruning by threshold",
     "prune.shrink": "torch.nn.utils.prune only masks, it does not shrink",
+    "schedule.constant": NO_SCHEDULE,
     "schedule.polynomial": NO_SCHEDULE,
+    "schedule.exponential": NO_SCHEDULE,
 }
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import ceil
 from typing import Any
-
-import numpy as np
 
 from conformance.cases import Case, Cases
 from conformance.exact import ONE, Reject, real
 from conformance.operation import Flag, Mistake, Operation, Param
+from conformance.operations import _schedule_cases
 from conformance.oracle import schedules
 
 Settings = dict[str, Any]
@@ -42,48 +40,6 @@ TOLERANCE_WHY = (
 )
 
 
-def _with(**changes: Any) -> Any:
-    """Return a mistake that sets parameters or dials to something else."""
-
-    def mistake(inputs: dict[str, Any], settings: Settings) -> dict[str, Any]:
-        oracle(inputs, settings)
-        return oracle(inputs, settings | changes)
-
-    return mistake
-
-
-def _sparsity(change: Callable[[list[Any], Settings], list[Any]]) -> Any:
-    """Return a mistake in the sparsities."""
-
-    def mistake(inputs: dict[str, Any], settings: Settings) -> dict[str, Any]:
-        result = oracle(inputs, settings)
-        values, scales = schedules.polynomial(settings)
-        return result | {"sparsity": schedules.sparsities(change(values, settings), scales)}
-
-    return mistake
-
-
-def _updates(due: Callable[[int, Settings], bool]) -> Any:
-    """Return a mistake in the steps that recompute the mask."""
-
-    def mistake(inputs: dict[str, Any], settings: Settings) -> dict[str, Any]:
-        steps = range(settings["steps"])
-        wrong = np.array([due(t, settings) for t in steps], dtype=np.int32)
-        return oracle(inputs, settings) | {"updates": wrong}
-
-    return mistake
-
-
-def _held(values: list[Any], settings: Settings) -> list[Any]:
-    """Return the sparsity of the last update: what a model shows, not what is aimed at."""
-    due, held = schedules.updates(settings), real(float(settings["initial"]))
-    result = []
-    for value, now in zip(values, due, strict=True):
-        held = value if now else held
-        result.append(held)
-    return result
-
-
 def _unclipped(values: list[Any], settings: Settings) -> list[Any]:
     initial, final, power = (real(float(settings[n])) for n in ("initial", "final", "power"))
     begin, end = settings["begin"], settings["end"]
@@ -93,79 +49,28 @@ def _unclipped(values: list[Any], settings: Settings) -> list[Any]:
     return [final + (initial - final) * q ** int(power) for q in rest]
 
 
-def _drops_after_end(values: list[Any], settings: Settings) -> list[Any]:
-    return [v if t <= settings["end"] else real(0) for t, v in enumerate(values)]
-
-
-def _zero_before(values: list[Any], settings: Settings) -> list[Any]:
-    return [v if t >= settings["begin"] else real(0) for t, v in enumerate(values)]
-
-
 def _rising_power(values: list[Any], settings: Settings) -> list[Any]:
     initial, final, power = (real(float(settings[n])) for n in ("initial", "final", "power"))
     steps = range(len(values))
     return [initial + (final - initial) * schedules.progress(t, settings) ** power for t in steps]
 
 
-def _one_longer(inputs: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    result = oracle(inputs, settings)
-    if settings["begin"] == settings["end"]:
-        return result
-    longer = oracle(inputs, settings | {"end": settings["end"] + 1})
-    return result | {"sparsity": longer["sparsity"]}
-
-
-def _from_zero(inputs: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    result = oracle(inputs, settings)
-    return result | {"sparsity": oracle(inputs, settings | {"begin": 0})["sparsity"]}
-
-
-def _inside(t: int, s: Settings) -> bool:
-    return bool(s["begin"] <= t <= s["end"])
-
-
+WRONG = _schedule_cases.Wrong(oracle, schedules.polynomial)
 MISTAKES = (
-    Mistake("linear", "the power is ignored", _with(power=1.0), ("neuralmagic/sparseml#1283",)),
-    Mistake("always cubic", "the power is 3 whatever was asked for", _with(power=3.0)),
-    Mistake("initial ignored", "the approach starts at 0", _with(initial=0.0)),
-    Mistake("frequency ignored", "the mask is recomputed at every step", _with(frequency=1)),
-    Mistake("progress from step 0", "begin does not shift the curve", _from_zero),
-    Mistake("end is one step late", "the length counts both ends", _one_longer),
-    Mistake("progress unclipped", "the polynomial runs on before begin and after end", _sparsity(_unclipped)),
-    Mistake("zero after end", "the schedule is over and asks for nothing", _sparsity(_drops_after_end)),
-    Mistake("zero before begin", "initial holds from begin only", _sparsity(_zero_before)),
-    Mistake("p to the power", "initial + (final - initial)·p^power starts slowly", _sparsity(_rising_power)),
-    Mistake("density", "1 - s: the kept share", _sparsity(lambda values, s: [ONE - v for v in values])),
-    Mistake("held between updates", "the sparsity of the last update is listed", _sparsity(_held)),
-    Mistake(
-        "end excluded", "no update at end, so final is never reached",
-        _updates(lambda t, s: bool(s["begin"] <= t < s["end"]) and (t - s["begin"]) % s["frequency"] == 0),
-        ("tensorflow/model-optimization#973",),
-    ),
-    Mistake(
-        "begin excluded", "the first update comes one frequency after begin",
-        _updates(lambda t, s: t == s["end"] or (_inside(t, s) and t > s["begin"]
-                 and (t - s["begin"]) % s["frequency"] == 0)),
-    ),
-    Mistake(
-        "updates never end", "the mask is recomputed after end",
-        _updates(lambda t, s: t == s["end"] or (t >= s["begin"] and (t - s["begin"]) % s["frequency"] == 0)),
-    ),
-    Mistake(
-        "updates before begin", "the grid starts at step 0",
-        _updates(lambda t, s: t == s["end"] or (t <= s["end"] and (t - s["begin"]) % s["frequency"] == 0)),
-    ),
+    Mistake("linear", "the power is ignored", WRONG.settings(power=1.0), ("neuralmagic/sparseml#1283",)),
+    Mistake("always cubic", "the power is 3 whatever was asked for", WRONG.settings(power=3.0)),
+    Mistake("progress unclipped", "the polynomial runs on before begin and after end",
+            WRONG.sparsity(_unclipped)),
+    Mistake("p to the power", "initial + (final - initial)·p^power starts slowly",
+            WRONG.sparsity(_rising_power)),
+    *WRONG.of_targets(),
+    *WRONG.of_progress(),
+    *WRONG.of_updates(),
 )  # fmt: skip
 
 CONSTRAINTS = {
     "C1": "s(t) = final + (initial - final)·(1 - p)^power with p = (t - begin)/(end - begin).",
-    "C2": "Up to begin the sparsity is initial; from end on it is final.",
-    "C3": "Where begin = end, the sparsity is final from that step on and initial before it.",
-    "C4": "updates is 1 at begin and every frequency steps after it, up to end, and at end itself.",
-    "C5": "There is no update before begin or after end.",
-    "C6": "sparsity is float64 and updates int32, one entry for each of the steps 0 … steps-1.",
-    "C7": "The listed sparsity is the target of each step, also of those without an update.",
-    "C8": "initial and final are in [0, 1]; a final below initial is refused: pruned weights stay pruned.",
+    **_schedule_cases.CONSTRAINTS,
     "C9": "begin and steps are at least 0, end at least begin, frequency at least 1, power above 0.",
 }
 
@@ -178,18 +83,7 @@ FLAGS = {
         "DIALECT",
         "The first steps, where a schedule may be one step ahead.",
     ),
-    "grid": Flag("DIALECT", "begin is not a multiple of frequency."),
-    "off-grid-end": Flag(
-        "KNOWN_BUG",
-        "end is not on the grid: without an update there, final is never reached.",
-        ("tensorflow/model-optimization#973", "tensorflow/model-optimization#975",
-         "intel/neural-compressor#1211"),
-    ),
-    "outside": Flag("EDGE_CASE", "Steps before begin and after end."),
-    "one-step": Flag("EDGE_CASE", "begin = end, or one step apart."),
-    "flat": Flag("EDGE_CASE", "initial = final, or either of them 0 or 1."),
-    "short": Flag("EDGE_CASE", "The list ends before the schedule does, or is empty."),
-    "bad": Flag("EDGE_CASE", "Arguments without a meaning."),
+    **{name: flag for name, flag in _schedule_cases.FLAGS.items() if name != "basic"},
 }  # fmt: skip
 
 
@@ -263,10 +157,7 @@ OPERATION = Operation(
     ),
     constraints=CONSTRAINTS,
     inputs={},
-    outputs={
-        "sparsity": "float64: the target of each step 0 … steps-1",
-        "updates": "int32: 1 at the steps that recompute the mask",
-    },
+    outputs=schedules.OUTPUTS,
     params=(*schedules.PARAMS, Param("power", "how fast at first, above 0; 3 is Zhu & Gupta's", default=3.0)),
     dials=(schedules.FIRST_STEP, *schedules.UPDATE_DIALS),
     oracle=oracle,

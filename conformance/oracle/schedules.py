@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.exact import ONE, ZERO, Real, Reject, real
+from conformance.exact import ONE, ZERO, Real, Reject, ctx, real
 from conformance.formats import Tensor
 from conformance.operation import Dial, Param, Value
 
@@ -20,6 +20,10 @@ PARAMS = (
     Param("initial", "the sparsity up to begin, in [0, final]", default=0.0),
     Param("frequency", "steps between two recomputed masks", default=1),
 )
+OUTPUTS = {
+    "sparsity": "float64: the target of each step 0 … steps-1",
+    "updates": "int32: 1 at the steps that recompute the mask",
+}
 FIRST_STEP = Dial(
     "first_step",
     "begin",
@@ -93,4 +97,22 @@ def polynomial(settings: Settings) -> tuple[list[Real], list[Real]]:
         slope = power * rest ** (power - 1) if rest > 0 else ZERO
         values.append(final - span * curve)
         scales.append(final + initial + span * (curve + slope))
+    return values, scales
+
+
+def exponential(settings: Settings) -> tuple[list[Real], list[Real]]:
+    """Return 1 - (1 - initial)^(1 - p)·(1 - final)^p for each step, and the terms rounding acts on.
+
+    The terms are the sparsity and the density, the latter as often as its logarithms and the steps
+    taken may multiply an error.
+    """
+    kept, left = (ONE - real(float(settings[name])) for name in ("initial", "final"))
+    logs = abs(ctx.log(kept)) + abs(ctx.log(left))
+    values, scales = [], []
+    for step in range(settings["steps"]):
+        p = progress(step, settings)
+        density = kept ** (1 - p) * left**p
+        taken = min(max(step - settings["begin"], 0), settings["end"] - settings["begin"])
+        values.append(ONE - density)
+        scales.append(ONE - density + density * (1 + logs + taken))
     return values, scales
