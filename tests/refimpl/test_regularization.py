@@ -53,7 +53,6 @@ libraries = pytest.mark.parametrize("make", LIBRARIES, ids=["numpy", "strict", "
         # every element a group is the L1 penalty
         (lambda w: r.penalty_group_lasso(w, 0.1, (0, 1)), 0.8, [[0.1, -0.1], [0, 0.1]]),
     ],
-    ids=str,
 )
 def test_penalty_by_hand(penalty: Any, value: float, grad: Any, make: Any) -> None:
     total, grads = penalty([make(W)])
@@ -149,7 +148,6 @@ def test_group_norms_do_not_overflow_and_zero_groups_have_gradient_zero() -> Non
         ),
         (lambda w: r.prox_group_lasso(w, 0.5, 2.0, (0, 1)), [[2, -3], [0, 0]]),
     ],
-    ids=str,
 )
 def test_prox_by_hand(prox: Any, expected: Any, make: Any) -> None:
     (result,) = prox([make(W)])
