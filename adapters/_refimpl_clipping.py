@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adapters.base import Operations
+from adapters.base import WITH_COMPLEX, Operations
 from refimpl import clipping
 
 Tensors = list[Any]
@@ -13,20 +13,20 @@ Outputs = dict[str, Any]
 operations = Operations()
 
 
-@operations.operation("clip.value")
+@operations.operation("clip.value", dtypes=WITH_COMPLEX)
 def clip_value(grads: Tensors, **params: Any) -> Outputs:
     """``refimpl.clipping.clip_value``."""
     return {"grads": clipping.clip_value(grads, **params)}
 
 
-@operations.operation("clip.norm")
+@operations.operation("clip.norm", dtypes=WITH_COMPLEX)
 def clip_norm(grads: Tensors, *, max_norm: float, ord: float = 2, **dials: Any) -> Outputs:
     """``refimpl.clipping.clip_norm``."""
     clipped, norms = clipping.clip_norm(grads, max_norm, ord, **dials)
     return {"grads": clipped, "norms": norms}
 
 
-@operations.operation("clip.global_norm")
+@operations.operation("clip.global_norm", dtypes=WITH_COMPLEX)
 def clip_global_norm(grads: Tensors, *, max_norm: float, ord: float = 2, **dials: Any) -> Outputs:
     """``refimpl.clipping.clip_global_norm``."""
     clipped, total = clipping.clip_global_norm(grads, max_norm, ord, **dials)

@@ -30,6 +30,7 @@ from conformance.formats import decode, encode, resolve
 
 Function = Callable[..., Mapping[str, Any]]
 FLOATS = ("float64", "float32", "float16", "bfloat16")
+WITH_COMPLEX = (*FLOATS, "complex64", "complex128")
 
 
 class Unsupported(Exception):

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 
 from adapters._refimpl import canonical
+from adapters.base import WITH_COMPLEX
 
 
 def own_version() -> str:
@@ -18,4 +19,4 @@ def own_version() -> str:
     return f"{own}+numpy.{np.__version__}"
 
 
-adapter = canonical("refimpl", own_version(), lambda array: array, np.asarray)
+adapter = canonical("refimpl", own_version(), lambda array: array, np.asarray, dtypes=WITH_COMPLEX)

@@ -48,6 +48,7 @@ def _only_two(ord: float) -> None:
         "norm": "naive", "below_limit": "rescaled", "zero_over_zero": "nan",
         "infinite_limit": "nan", "negative_limit": "ignore", "nan_limit": "nan",
         "subnormals": "flush", "accumulate": "input_dtype", "norm_dtype": "input_dtype",
+        "duplicates": "twice",
     },
 )  # fmt: skip
 def clip_global_norm(grads: Tensors, *, max_norm: float, ord: float) -> Outputs:
@@ -106,7 +107,9 @@ def _penalty(weights: Tensors, regularizer: Callable[[Tensor], Tensor]) -> Outpu
     with tf.GradientTape() as tape:
         tape.watch(present)
         value = tf.add_n([regularizer(weight) for weight in present])
-    grads = iter(tape.gradient(value, present))
+    # A regulariser leaves out a part whose strength is 0, so that there may be nothing to connect.
+    unconnected = tf.UnconnectedGradients.ZERO
+    grads = iter(tape.gradient(value, present, unconnected_gradients=unconnected))
     return {"value": value, "grads": _each(lambda _: next(grads), weights)}
 
 
@@ -159,10 +162,37 @@ def prox_l2(weights: Tensors, *, strength: float, step: float) -> Outputs:
     return _proximal(weights, 0.0, strength, step)
 
 
-@adapter.operation("prox.elastic_net", dtypes=WIDE, dialect={"half": True, "subnormals": "flush"})
+@adapter.operation(
+    "prox.elastic_net",
+    dtypes=WIDE,
+    dialect={"half": True, "zero_sign": "of_weight", "subnormals": "flush"},
+)
 def prox_elastic_net(weights: Tensors, *, l1: float, l2: float, step: float) -> Outputs:
     """``tf.raw_ops.ResourceApplyProximalGradientDescent`` with l1 and l2, whose penalty is halved."""
     return _proximal(weights, l1, l2, step)
+
+
+@adapter.operation(
+    "project.max_norm",
+    dtypes=WIDE,
+    dialect={
+        "eps": 1e-7, "below_limit": "rescaled", "nonfinite": "multiply", "norm": "naive",
+        "infinite_limit": "multiply", "negative_limit": "zeros", "nan_limit": "nan",
+        "subnormals": "flush",
+    },
+)  # fmt: skip
+def project_max_norm(weights: Tensors, *, max_norm: float, axis: int | list[int]) -> Outputs:
+    """``tf.keras.constraints.MaxNorm``, whose axis is what the norms run over."""
+
+    def one(weight: Tensor) -> Tensor:
+        rank = len(weight.shape)
+        groups = axis if isinstance(axis, list) else [axis]
+        if len({a % rank for a in groups if -rank <= a < rank} if rank else ()) != len(groups):
+            raise Unsupported("tf.keras.constraints.MaxNorm takes the other axes")
+        rest = [a for a in range(rank) if a not in {g % rank for g in groups}]
+        return tf.keras.constraints.MaxNorm(max_norm, axis=rest)(weight)
+
+    return {"weights": _each(one, weights)}
 
 
 def _trajectory(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import reduce
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_, prune
 
-from adapters import _torch_layers, _torch_training
+from adapters import _torch_layers, _torch_regularization, _torch_training
 from adapters.base import WITH_COMPLEX, Adapter, Rejected, Unsupported
 
 Tensors = list[Tensor | None]
@@ -193,41 +191,6 @@ def _mask(module: torch.nn.Module) -> Tensor:
     return torch.ones_like(module.weight, dtype=torch.bool) if mask is None else mask.bool()
 
 
-# --- regularisers and proximal operators --------------------------------------------------------
-
-
-def _penalty(weights: Tensors, strength: float, term: Callable[[Tensor], Tensor]) -> Outputs:
-    """Return the sum of a term over all weights, widened to one dtype, and what autograd makes of it."""
-    if not 0 <= strength < float("inf"):
-        raise Unsupported("a penalty is a user's expression, which checks no strength")
-    leaves = [None if w is None else w.detach().requires_grad_() for w in weights]
-    given = [w for w in leaves if w is not None]
-    wide = reduce(torch.promote_types, (w.dtype for w in given), torch.float32)
-    value = sum((term(w.to(wide)) for w in given), torch.zeros(()))
-    grads = iter(torch.autograd.grad(value, given) if given else ())
-    return {"value": value, "grads": [None if w is None else next(grads) for w in leaves]}
-
-
-@adapter.operation("penalty.l1")
-def penalty_l1(weights: Tensors, *, strength: float) -> Outputs:
-    """What autograd makes of ``strength * w.abs().sum()``."""
-    return _penalty(weights, strength, lambda w: strength * w.abs().sum())
-
-
-@adapter.operation("penalty.l2")
-def penalty_l2(weights: Tensors, *, strength: float) -> Outputs:
-    """What autograd makes of ``strength * w.square().sum()``."""
-    return _penalty(weights, strength, lambda w: strength * w.square().sum())
-
-
-@adapter.operation("prox.l1", dialect={"zero_sign": "of_weight"})
-def prox_l1(weights: Tensors, *, strength: float, step: float) -> Outputs:
-    """``torch.nn.functional.softshrink``."""
-    with _checks():
-        shrunk = [None if w is None else functional.softshrink(w, strength * step) for w in weights]
-    return {"weights": shrunk}
-
-
 # --- optimisers ---------------------------------------------------------------------------------
 
 
@@ -274,6 +237,7 @@ def optim_adamw(params: list[Tensor], grads: list[Tensors], **options: Any) -> O
 
 
 _torch_layers.register(adapter)
+_torch_regularization.register(adapter)
 _torch_training.register(adapter)
 
 

@@ -12,11 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from conformance.formats import FLOATS, Tensor, dtype_of
+from conformance.formats import FLOATS, SameAs, Tensor, dtype_of
 
-SUFFIX = {"float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16"}
-ALL = tuple(SUFFIX)
+SUFFIX = {
+    "float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16",
+    "complex128": "c128", "complex64": "c64",
+}  # fmt: skip
+ALL = tuple(FLOATS)
 """Every float format."""
+COMPLEX = ("complex128", "complex64")
+"""Every complex format; its arrays are given as complex128."""
 WIDE = ("float64", "float32")
 """The formats in which training is usually done."""
 
@@ -51,6 +56,11 @@ def fixed(values: Any, dtype: str) -> Fixed:
     """Return values as a tensor of one dtype, for lists that mix dtypes and for integers."""
     with np.errstate(all="ignore"):
         return Fixed(np.asarray(values).astype(dtype_of(dtype)))
+
+
+def same_as(index: int) -> SameAs:
+    """Return an entry of a list that is the very tensor of an earlier entry, as a tied weight is."""
+    return SameAs(same_as=index)
 
 
 class Cases:
@@ -91,18 +101,18 @@ class Cases:
 
 
 def _cast(value: Any, dtype: str) -> Any:
-    if value is None:
-        return None
+    if value is None or isinstance(value, str | SameAs):
+        return value
     if isinstance(value, Fixed):
         return value.tensor
     if isinstance(value, np.ndarray):
-        if value.dtype != np.float64:
+        if value.dtype != (np.complex128 if dtype in COMPLEX else np.float64):
             raise TypeError(f"a {value.dtype} tensor in a case must be fixed()")
         with np.errstate(all="ignore"):
-            return value.astype(FLOATS[dtype].dtype)
+            return value.astype(dtype_of(dtype))
     if isinstance(value, Mapping):
         return {key: _cast(item, dtype) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, Sequence):
         return [_cast(item, dtype) for item in value]
     raise TypeError(f"a case's inputs are arrays and lists of them, not {type(value).__name__}")
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from conformance.cases import Case
-from conformance.formats import FLOATS, Tensor, name_of, ulp
+from conformance.formats import FLOATS, Tensor, name_of, parts, real_name, ulp
 from conformance.operation import Expectation, Leaf, Operation, Setting, leaves, map_tensors
 
 
@@ -147,6 +147,8 @@ def distances(got: Tensor, leaf: Leaf) -> Any:
     """Return the distance of each element in ULP; inf where no finite distance is meaningful."""
     wanted = leaf.tensor
     name = name_of(wanted.dtype)
+    if real_name(name) != name:
+        return _complex_distances(got, leaf)
     if name not in FLOATS:
         return np.where(got == wanted, 0.0, np.inf)
     bits = FLOATS[name].bits
@@ -160,7 +162,17 @@ def distances(got: Tensor, leaf: Leaf) -> Any:
     return np.where(same, 0.0, np.where(np.isnan(distance), np.inf, distance))
 
 
+def _complex_distances(got: Tensor, leaf: Leaf) -> Any:
+    """Compare part by part; a number with a NaN in either part is NaN."""
+    scale = None if leaf.scale is None else leaf.scale[..., None]
+    apart = distances(parts(got), Leaf(parts(leaf.tensor), leaf.ulp, scale))
+    both_nan = np.isnan(got) & np.isnan(leaf.tensor)
+    return np.where(both_nan, 0.0, np.max(apart, axis=-1))
+
+
 def _effect(got: Tensor, wanted: Tensor) -> float:
+    if got.dtype.kind == "c":
+        got, wanted = parts(got), parts(wanted)
     a, b = got.astype(np.float64), wanted.astype(np.float64)
     with np.errstate(all="ignore"):
         top = np.max(np.abs(b), initial=0.0)

@@ -38,10 +38,12 @@ def real(value: Any) -> Real:
 
 
 def exact(tensor: Any) -> Exact:
-    """Return the exact values of a tensor of floats or integers."""
+    """Return the exact values of a tensor of floats, integers or complex numbers (``mpc``)."""
     array = np.asarray(tensor)
     if array.dtype == object:
         return array
+    if array.dtype.kind == "c":
+        return each(ctx.mpc, exact(array.real), exact(array.imag))
     values = array.astype(np.float64) if array.dtype.kind not in "iub" else array
     flat = np.empty(values.size, dtype=object)
     flat[:] = [real(value) for value in values.ravel().tolist()]
@@ -66,8 +68,14 @@ def each(function: Callable[..., Any], *arrays: Any) -> Exact:
 
 
 def magnitude(array: Any) -> Exact:
-    """Return the absolute values."""
-    return each(abs, array)
+    """Return the absolute values; of a complex number the modulus, NaN if either part is."""
+    return each(_modulus, array)
+
+
+def _modulus(x: Any) -> Real:
+    if not isinstance(x, ctx.mpc) or (ctx.isfinite(x.real) and ctx.isfinite(x.imag)):
+        return abs(x)
+    return NAN if x.real != x.real or x.imag != x.imag else INF
 
 
 def sqrt(array: Any) -> Exact:

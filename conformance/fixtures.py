@@ -21,7 +21,7 @@ from safetensors.numpy import save as save_safetensors
 from conformance import __version__
 from conformance.cases import Case
 from conformance.compare import attribute
-from conformance.formats import FormatError, Tensor, decode, dtype_of, encode
+from conformance.formats import FormatError, SameAs, Tensor, decode, dtype_of, encode
 from conformance.operation import Expectation, Leaf, Operation, Setting, map_tensors
 
 SCHEMA = "secateurs-fixtures-1"
@@ -265,6 +265,8 @@ def _read_tensors(tree: Any, folder: Path) -> Any:
         return [_read_tensors(branch, folder) for branch in tree]
     if not isinstance(tree, dict):
         return tree
+    if "same_as" in tree:
+        return SameAs(tree)
     if "dtype" not in tree:
         return {name: _read_tensors(branch, folder) for name, branch in tree.items()}
     if "bits" in tree:

@@ -69,6 +69,32 @@ class FormatError(ValueError):
     """A tensor that is not written as the contract says."""
 
 
+class SameAs(dict[str, int]):
+    """An entry of a list that is the very tensor of an earlier entry: ``{"same_as": index}``."""
+
+
+def resolve(tree: Any) -> Any:
+    """Put the tensor itself in the place of every :class:`SameAs` of a list.
+
+    Raises:
+        FormatError: an index that is not that of an earlier entry.
+    """
+    if isinstance(tree, dict):
+        return {name: resolve(branch) for name, branch in tree.items()}
+    if not isinstance(tree, list):
+        return tree
+    resolved: list[Any] = []
+    for branch in tree:
+        if isinstance(branch, dict) and "same_as" in branch:
+            index = branch["same_as"]
+            if not isinstance(index, int) or not 0 <= index < len(resolved):
+                raise FormatError(f"same_as must be the index of an earlier entry, got {index!r}")
+            resolved.append(resolved[index])
+        else:
+            resolved.append(resolve(branch))
+    return resolved
+
+
 def dtype_of(name: str) -> np.dtype[Any]:
     """Return the NumPy dtype of a contract dtype name."""
     if name in _WORDS:
@@ -78,6 +104,19 @@ def dtype_of(name: str) -> np.dtype[Any]:
     if name == "bool":
         return np.dtype(bool)
     raise FormatError(f"unknown dtype {name!r}")
+
+
+def real_name(name: str) -> str:
+    """Return the format of the parts of a number: ``float32`` for ``complex64``, else the name itself."""
+    return name_of(_COMPLEX[name][1]) if name in _COMPLEX else name
+
+
+def parts(tensor: Tensor) -> Tensor:
+    """Return a tensor with a last axis more: the real and imaginary parts, or the number itself."""
+    name = name_of(tensor.dtype)
+    if name not in _COMPLEX:
+        return tensor[..., None]
+    return np.ascontiguousarray(tensor)[..., None].view(_COMPLEX[name][1]).reshape(*tensor.shape, 2)
 
 
 def name_of(dtype: np.dtype[Any]) -> str:
@@ -148,8 +187,12 @@ def round_exact(value: Any, name: str) -> Any:
 
 
 def round_all(values: Any, name: str) -> Tensor:
-    """Round an object array of exact numbers to a format, element by element."""
+    """Round an object array of exact numbers to a format, element by element (complex: each part)."""
     flat = np.asarray(values, dtype=object)
+    if name in _COMPLEX:
+        both = [part for z in flat.ravel() for part in (z.real, z.imag)]
+        rounded = round_all(np.array(both, dtype=object), real_name(name))
+        return rounded.view(dtype_of(name)).reshape(flat.shape)
     fmt = FLOATS[name]
     words = [_rounded_bits(value, fmt) for value in flat.ravel()]
     return np.array(words, dtype=fmt.bits).view(fmt.dtype).reshape(flat.shape)

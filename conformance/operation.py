@@ -16,7 +16,7 @@ import numpy as np
 
 from conformance.cases import Case, Cases
 from conformance.exact import Exact, Reject, flush
-from conformance.formats import FLOATS, Tensor, name_of, round_all
+from conformance.formats import FLOATS, SameAs, Tensor, name_of, real_name, resolve, round_all
 
 Kind = Literal["BASIC", "EDGE_CASE", "KNOWN_BUG", "DIALECT", "PRECISION", "OVERFLOW", "ORDER"]
 Setting = Mapping[str, Any]
@@ -48,6 +48,8 @@ class Dial:
     """Other dials that must be set for this one to show."""
     left_open: tuple[Any, ...] = ()
     """Settings that leave a choice: the default's expectation, judged through ``representative``."""
+    words: Mapping[Any, str] = field(default_factory=dict)
+    """How the diagnosis says a setting after "with"; ``{eps}`` stands for the value of the dial eps."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ class Operation:
             {dial.name: dial.default for dial in self.all_dials} | case.params | dict(setting)
         )
         flushing = settings["subnormals"] == "flush"
-        inputs = map_tensors(flush, case.inputs) if flushing else case.inputs
+        inputs = resolve(map_tensors(flush, case.inputs) if flushing else case.inputs)
         try:
             results = (oracle or self.oracle)(inputs, settings)
         except Reject as refusal:
@@ -215,9 +217,9 @@ def _leaf(result: Value | Tensor, ulp: int, flushing: bool) -> Leaf:
 
 
 def map_tensors(function: Callable[[Any], Any], tree: Any) -> Any:
-    """Apply a function to the leaves of nested dicts and lists; ``None`` stays ``None``."""
-    if tree is None:
-        return None
+    """Apply a function to the tensors of nested dicts and lists; what is none of these stays."""
+    if tree is None or isinstance(tree, str | SameAs):
+        return tree
     if isinstance(tree, dict):
         return {name: map_tensors(function, branch) for name, branch in tree.items()}
     if isinstance(tree, list | tuple):
@@ -255,7 +257,8 @@ def widest(tree: Any) -> str:
 
 def narrowest(tree: Any) -> str:
     """Return the float format with the fewest significant bits among the tensors of a tree."""
-    names = [name_of(leaf.dtype) for _, leaf in leaves(tree) if isinstance(leaf, np.ndarray)]
+    tensors = [leaf for _, leaf in leaves(tree) if isinstance(leaf, np.ndarray)]
+    names = [real_name(name_of(leaf.dtype)) for leaf in tensors]
     floats = [name for name in names if name in FLOATS]
     return min(floats, key=lambda name: FLOATS[name].precision, default="float32")
 

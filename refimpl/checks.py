@@ -100,6 +100,12 @@ def real_floating(xp: Namespace, name: str, array: Array) -> None:
         raise ValueError(f"{name} must have a real floating-point dtype, got {array.dtype}")
 
 
+def not_complex(xp: Namespace, name: str, array: Array) -> None:
+    """Raise ValueError for a complex array where an order of its values is needed."""
+    if array.dtype in [getattr(xp, d) for d in ("complex64", "complex128") if hasattr(xp, d)]:
+        raise ValueError(f"{name} must be real: complex numbers have no order, got {array.dtype}")
+
+
 def boolean(xp: Namespace, name: str, array: Array) -> None:
     """Raise ValueError unless an array is boolean (a mask of 0.0 and 1.0 is not a mask here)."""
     if array.dtype != xp.bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.cases import ALL, WIDE, Cases, Stream, fixed, tensor
+from conformance.cases import ALL, COMPLEX, WIDE, Cases, Stream, fixed, same_as, tensor
 
 
 def cases(c: Cases) -> None:
@@ -282,3 +282,44 @@ def cases(c: Cases) -> None:
         1.0,
         ALL,
     )
+    gap, uneven = tensor([3, -1], [0.5, 2]), tensor(-4, 0.25, 1)
+    for name, pair in (
+        ("tied", [gap, same_as(0)]),
+        ("tied-apart", [gap, uneven, None, same_as(0)]),
+    ):
+        add(name, "tied", "C13", pair, 2.5, ALL)
+    add("tied-between", "tied", "C3 C13", [tensor(3, 4), same_as(0)], 6.0, ALL)
+    add("tied-below", "tied below", "C3 C13", [gap, uneven, same_as(1)], 16.0)
+    add("tied-thrice", "tied", "C13", [uneven, gap, same_as(0), same_as(0)], 1.5)
+    add("tied-800", "tied", "C13", [tensor(20, -20), same_as(0)], 1.0, ("float32",))
+    add("tied-ord-1", "tied orders", "C1 C13", [uneven, same_as(0)], 2.0, ord=1)
+    add("tied-ord-inf", "tied orders", "C1 C13", [uneven, same_as(0), gap], 2.0, ord="inf")
+    add("equal-copies", "copies", "C13", [tensor(3, 4), tensor(3, 4)], 6.0, ALL)
+    z = [np.array([3 + 4j, -1 - 2j, 0.5j]), np.array([[2 - 1j], [-0.25 + 0j]])]
+    add("complex", "complex two-tensors", "C4 C12", z, 2.5, COMPLEX)
+    add("complex-below", "complex below", "C3 C12", z, 16.0, COMPLEX)
+    add(
+        "complex-at-threshold", "complex at-threshold", "C3 C12", [np.array([3 + 4j])], 5.0, COMPLEX
+    )
+    for name, order in (("1", 1), ("3", 3), ("inf", "inf")):
+        add(f"complex-ord-{name}", "complex orders", "C1 C12", z, 2.0, COMPLEX, ord=order)
+    add("complex-imaginary", "complex", "C12", [np.array([3j, -4j]), np.array([0j])], 1.0, COMPLEX)
+    signed = [np.array([complex(-0.0, -1), complex(2, -0.0), complex(-0.0, 3)])]
+    add("complex-signed-zeros", "complex below", "C3 C12", signed, 9.0, COMPLEX)
+    add(
+        "complex-zero", "complex zero-gradient", "C3 C12", [np.zeros((2, 3), complex)], 1.0, COMPLEX
+    )
+    add("complex-zero-limit", "complex zero-limit", "C7 C12", z, 0.0, COMPLEX)
+    add("complex-infinite-limit", "complex infinite-limit", "C7 C12", z, "inf", COMPLEX)
+    for name, bad in (("nan", complex(1, np.nan)), ("infinite", complex(-np.inf, 2))):
+        add(f"complex-{name}", f"complex {name}-gradient", "C6 C12", [np.array([bad, 3 - 4j])], 6.0,
+            COMPLEX)  # fmt: skip
+    add("complex-square-overflow", "complex square-overflow", "C5 C12", [np.array([3e20 - 4e20j, 12e20j])],
+        1.0, ("complex64",))  # fmt: skip
+    add("complex-square-underflow", "complex square-underflow", "C5 C12",
+        [np.array([3e-30 + 4e-30j, -12e-30j])],
+        1e-30, ("complex64",))  # fmt: skip
+    mixed = [fixed([3 - 4j, 1j], "complex64"), fixed([2.0, -1.0], "float32"), tensor(0.5)]
+    add("complex-and-real", "complex mixed-dtypes", "C4 C12", mixed, 2.0, WIDE)
+    wide = [random.spread(9) + 1j * random.spread(9), random.spread(4, 3) * (0.5 - 1.5j)]
+    add("complex-wide-range", "complex wide-range", "C1 C12", wide, 10.0, COMPLEX)

@@ -21,17 +21,22 @@ def oracle(inputs: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """n = (Σ |g_i|^p)^(1/p) over every element of every tensor; g ← g · min(1, c/n)."""
     clipping.check(settings)
     present = [g for g in inputs["grads"] if g is not None]
-    total_norm = clipping.norm(present, settings)
+    total_norm = clipping.norm(clipping.counted(present, settings), settings)
     n = total_norm.exact.item()
-    clipped = map_tensors(lambda g: clipping.apply(g, n, settings), inputs["grads"])
-    return {"grads": clipped, "total_norm": total_norm}
+
+    def clipped(g: Any) -> Any:
+        return clipping.apply(g, n, settings, times=clipping.times(g, present, settings))
+
+    return {"grads": map_tensors(clipped, inputs["grads"]), "total_norm": total_norm}
 
 
 def tolerance(inputs: dict[str, Any], settings: dict[str, Any]) -> dict[str, int]:
     """ULP allowed per output; the derivation is ``clipping.TOLERANCE_WHY``."""
     grads = inputs["grads"]
+    present = [g for g in grads if g is not None]
+    scalings = max((clipping.times(g, present, settings) for g in present), default=1)
     return {
-        "grads": clipping.grad_ulps(grads, settings),
+        "grads": scalings * clipping.grad_ulps(grads, settings),
         "total_norm": clipping.norm_ulps(grads, settings),
     }
 
@@ -50,7 +55,7 @@ def _with_total(change: Any) -> Any:
     def mistaken(inputs: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
         clipping.check(settings)
         present = [g for g in inputs["grads"] if g is not None]
-        total = change(present, settings)
+        total = change(clipping.counted(present, settings), settings)
         return {
             "grads": map_tensors(lambda g: clipping.apply(g, total, settings), inputs["grads"]),
             "total_norm": Value(full((), total), clipping.norm_dtype(present, settings)),
@@ -97,6 +102,15 @@ def norm_after(inputs: dict[str, Any], settings: dict[str, Any]) -> dict[str, An
     return result
 
 
+def real_part_only(inputs: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """A complex number is squared without its modulus, or its imaginary part is dropped."""
+    result = oracle(inputs, settings)
+    present = clipping.counted([g for g in inputs["grads"] if g is not None], settings)
+    seen = clipping.norm([np.ascontiguousarray(g.real) for g in present], settings)
+    clipped = map_tensors(lambda g: clipping.apply(g, seen.exact.item(), settings), inputs["grads"])
+    return result | {"grads": clipped, "total_norm": seen}
+
+
 MISTAKES = (
     Mistake(
         "norm per tensor", "each tensor is clipped by its own norm", per_tensor,
@@ -111,6 +125,7 @@ MISTAKES = (
     Mistake("ord ignored", "the norm is always the 2-norm", _with_total(_always_two)),
     Mistake("coefficient unclamped", "gradients below the threshold are enlarged", unclamped),
     Mistake("norm after clipping", "the reported norm is that of the clipped gradients", norm_after),
+    Mistake("imaginary part dropped", "only the real parts of complex numbers count", real_part_only),
 )  # fmt: skip
 
 CONSTRAINTS = {
@@ -125,6 +140,9 @@ CONSTRAINTS = {
     "C9": "An absent gradient stays absent and does not count; without gradients the norm is 0.",
     "C10": "Each output has the dtype and shape of its gradient; 0-d and empty tensors are allowed.",
     "C11": "16-bit gradients are accumulated in float32, and the norm is not limited by their range.",
+    "C12": "Of a complex number the modulus counts; both parts are multiplied by the same real factor.",
+    "C13": 'The very same tensor listed twice (a fixture writes {"same_as": index of the first}) counts'
+    " once; tensors that are merely equal count each.",
 }
 
 FLAGS = {
@@ -183,6 +201,15 @@ FLAGS = {
     ),
     "subnormal": Flag("EDGE_CASE", "Subnormal gradients."),
     "wide-range": Flag("PRECISION", "Magnitudes from 1e-3 to 1e3, both signs."),
+    "complex": Flag("EDGE_CASE", "Complex gradients."),
+    "tied": Flag(
+        "KNOWN_BUG",
+        "A tied weight: the very same tensor listed twice.",
+        ("NVIDIA/Megatron-LM#7227",),
+    ),
+    "copies": Flag(
+        "EDGE_CASE", "Different tensors with equal values, which do count each.", ("apache/mxnet#12859",)
+    ),
 }  # fmt: skip
 
 
@@ -195,10 +222,13 @@ OPERATION = Operation(
         "T. Mikolov: Statistical language models based on neural networks. PhD thesis, Brno 2012",
     ),
     constraints=CONSTRAINTS,
-    inputs={"grads": "list of float tensors of any shapes; null is an absent gradient"},
+    inputs={
+        "grads": "list of float or complex tensors of any shapes; null is an absent gradient,"
+        ' {"same_as": i} the very tensor of entry i again'
+    },
     outputs={"grads": "the list, clipped", "total_norm": "0-d: the norm before clipping"},
     params=clipping.PARAMS,
-    dials=clipping.DIALS,
+    dials=(*clipping.DIALS, clipping.DUPLICATES),
     oracle=oracle,
     tolerance=tolerance,
     tolerance_why=clipping.TOLERANCE_WHY,
@@ -215,6 +245,7 @@ OPERATION = Operation(
             "infinite_limit": "multiply",
             "negative_limit": "flip_sign",
             "nan_limit": "nan",
+            "duplicates": "twice_in_place",
             "in_place": "documented",
         },
         "tensorflow": {
@@ -227,6 +258,7 @@ OPERATION = Operation(
             "subnormals": "flush",
             "accumulate": "input_dtype",
             "norm_dtype": "input_dtype",
+            "duplicates": "twice",
         },
     },
 )

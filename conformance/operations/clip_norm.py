@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.cases import ALL, WIDE, Cases, Stream, fixed, tensor
+from conformance.cases import ALL, COMPLEX, WIDE, Cases, Stream, fixed, tensor
 from conformance.exact import each, exact, full, real
 from conformance.operation import Flag, Mistake, Operation, Value, map_tensors
 from conformance.operations import clip_global_norm
@@ -35,7 +35,9 @@ def tolerance(inputs: dict[str, Any], settings: dict[str, Any]) -> dict[str, int
 
 def _global(inputs: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     result = oracle(inputs, settings)
-    return result | {"grads": clip_global_norm.oracle(inputs, settings)["grads"]}
+    return result | {
+        "grads": clip_global_norm.oracle(inputs, settings | {"duplicates": "once"})["grads"]
+    }
 
 
 def _changed(change: Any) -> Any:
@@ -102,12 +104,14 @@ CONSTRAINTS = {
     "C8": "A negative or NaN max_norm is refused; so is an ord that is not > 0.",
     "C9": "An absent gradient stays absent, and so does its norm.",
     "C10": "Each output has the dtype and shape of its gradient; 0-d and empty tensors are allowed.",
+    "C11": "Of a complex number the modulus counts; both parts are multiplied by the same real factor.",
 }
 
 _SHARED = (
     "single below at-threshold orders zero-gradient zero-limit infinite-limit negative-limit nan-limit"
     " bad-ord infinite-gradient nan-gradient square-overflow square-underflow coefficient-underflow"
     " eps-visible absent empty shapes mixed-dtypes long-sum subnormal wide-range"
+    " complex"
 )
 FLAGS = {
     **{name: clip_global_norm.FLAGS[name] for name in _SHARED.split()},
@@ -236,6 +240,19 @@ def cases(c: Cases) -> None:
     )
     add("long-sum", "long-sum own-norm", "C1 C2", [random.uniform(5000), random.uniform(70, 60)], 1.0,
         ("float32", "bfloat16"))  # fmt: skip
+    z = [np.array([3 + 4j, -1 - 2j, 0.5j]), np.array([[0.5 - 1j], [-0.25 + 0j]])]
+    add("complex", "complex own-norm", "C4 C11", z, 2.0, COMPLEX)
+    add(
+        "complex-at-threshold", "complex at-threshold", "C3 C11", [np.array([3 + 4j])], 5.0, COMPLEX
+    )
+    add("complex-below", "complex below", "C3 C11", z, 16.0, COMPLEX)
+    for name, order in (("1", 1), ("inf", "inf")):
+        add(f"complex-ord-{name}", "complex orders", "C1 C11", z, 2.0, COMPLEX, ord=order)
+    add("complex-imaginary", "complex", "C11", [np.array([3j, -4j]), np.array([0j])], 1.0, COMPLEX)
+    bad = [np.array([complex(1, np.nan), 2j]), np.array([3 - 4j]), np.array([complex(-np.inf, 2)])]
+    add("complex-non-finite", "complex nan-gradient infinite-gradient", "C6 C11", bad, 2.0, COMPLEX)
+    mixed = [fixed([3 - 4j, 1j], "complex64"), fixed([2.0, -1.0], "float32"), tensor(0.5)]
+    add("complex-and-real", "complex mixed-dtypes", "C4 C11", mixed, 2.0, WIDE)
 
 
 OPERATION = Operation(
@@ -244,7 +261,7 @@ OPERATION = Operation(
     formula="for every tensor: n = (Σ|g|^p)^(1/p);  g ← g · min(1, max_norm / n)",
     sources=clip_global_norm.OPERATION.sources,
     constraints=CONSTRAINTS,
-    inputs={"grads": "list of float tensors of any shapes; null is an absent gradient"},
+    inputs={"grads": "list of float or complex tensors of any shapes; null is an absent gradient"},
     outputs={
         "grads": "the list, clipped",
         "norms": "for each gradient its 0-d norm before clipping",
@@ -258,7 +275,11 @@ OPERATION = Operation(
     cases=cases,
     mistakes=MISTAKES,
     dialects={
-        "torch": clip_global_norm.OPERATION.dialects["torch"],
+        "torch": {
+            name: value
+            for name, value in clip_global_norm.OPERATION.dialects["torch"].items()
+            if name != "duplicates"
+        },
         "tensorflow": {
             "nonfinite": "multiply",
             "norm": "naive",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.cases import ALL, WIDE, Cases, Stream, fixed, tensor
+from conformance.cases import ALL, COMPLEX, WIDE, Cases, Stream, fixed, tensor
 from conformance.exact import Reject, exact, real
 from conformance.formats import Tensor, round_exact
 from conformance.operation import Dial, Flag, Mistake, Operation, Param, Value, map_tensors
@@ -30,6 +30,8 @@ def bounds(settings: Settings) -> tuple[float, float]:
 def oracle(inputs: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """g ← min(max(g, low), high), element by element; a NaN stays NaN."""
     low, high = bounds(settings)
+    if any(g is not None and g.dtype.kind == "c" for g in inputs["grads"]):
+        raise Reject("complex numbers have no order, so no interval")
     if isnan(low) or isnan(high):
         if settings["nan_limit"] == "reject":
             raise Reject("a bound must be a number, got nan")
@@ -124,6 +126,7 @@ CONSTRAINTS = {
     "C6": "A NaN bound, min > max (so a negative range) and no bound at all are refused.",
     "C7": "An absent gradient stays absent; an empty list gives an empty list.",
     "C8": "Each output has the dtype and shape of its gradient; bounds are rounded to that dtype.",
+    "C9": "A complex gradient is refused: complex numbers have no order.",
 }
 
 FLAGS = {
@@ -143,6 +146,7 @@ FLAGS = {
     "rounded-bound": Flag("PRECISION", "A bound that is rounded to the gradients' dtype."),
     "mixed-dtypes": Flag("EDGE_CASE", "Several dtypes in one list."),
     "subnormal": Flag("EDGE_CASE", "Subnormal gradients inside the interval."),
+    "complex": Flag("EDGE_CASE", "Complex gradients."),
     "large-and-small": Flag(
         "KNOWN_BUG", "One bad entry must not change the others.", ("karpathy/nanochat#162",)
     ),
@@ -261,6 +265,10 @@ def cases(c: Cases) -> None:
     add(
         "uneven", "basic", "C1 C2", [random.uniform(7, 5), random.spread(11)], min=-0.375, max=0.625
     )
+    z = np.array([[3 - 4j, 0.25 + 0.5j, -2 + 0j]])
+    add("complex", "complex", "C9", [z], COMPLEX, min=-1.0, max=1.0)
+    add("complex-after-real", "complex", "C9", [tensor(0.5, -3), fixed(z, "complex64")],
+        ("float32",), range=2.0)  # fmt: skip
 
 
 OPERATION = Operation(

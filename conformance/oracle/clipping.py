@@ -22,7 +22,7 @@ from conformance.exact import (
     real,
     total,
 )
-from conformance.formats import FLOATS, Tensor, round_exact
+from conformance.formats import FLOATS, Tensor, parts, real_name, round_exact
 from conformance.operation import Dial, Param, Value, narrowest, sizes, widest
 
 Settings = dict[str, Any]
@@ -101,10 +101,32 @@ DIALS = (
     Dial("negative_limit", "reject", "max_norm < 0", ("flip_sign", "ignore", "zeros")),
 )
 
+DUPLICATES = Dial(
+    "duplicates",
+    "once",
+    "the very same tensor listed twice: counts once or twice, or counts twice and is scaled twice",
+    ("twice", "twice_in_place"),
+)
+
+
+def counted(present: list[Tensor], settings: Settings) -> list[Tensor]:
+    """Return the tensors that the norm counts: each object once, unless duplicates count twice."""
+    if settings["duplicates"] != "once":
+        return present
+    return [t for i, t in enumerate(present) if not any(t is other for other in present[:i])]
+
+
+def times(tensor: Tensor, present: list[Tensor], settings: Settings) -> int:
+    """Return how often a tensor is scaled: once, or in place as often as it is listed."""
+    in_place = settings["duplicates"] == "twice_in_place"
+    return sum(other is tensor for other in present) if in_place else 1
+
+
 TOLERANCE_WHY = (
     "N powers and N-1 additions, each with relative error u, give the sum an error of N·u in any order;"
     " the p-th root divides it by p. pow, the root and one norm of norms add 4. The gradient multiplies by"
     " c/n: rounding c, dividing (two factors against underflow) and multiplying add 4 to the error of n."
+    " A modulus is the root of two squares: they count as two, and the root adds 2."
     " Sums of 16-bit gradients run in float32, where N·u is 2^13 (float16) or 2^16 (bfloat16) times smaller."
 )
 
@@ -144,7 +166,7 @@ def norm(tensors: list[Tensor], settings: Settings) -> Value:
 
 def norm_dtype(tensors: list[Tensor], settings: Settings) -> str:
     """Return the dtype of the norm: float64 or float32, or the promoted dtype of the gradients."""
-    names = {t.dtype.name for t in tensors}
+    names = {real_name(t.dtype.name) for t in tensors}
     if settings["norm_dtype"] == "input_dtype" and len(names) == 1:
         return names.pop()
     return widest(tensors)
@@ -152,7 +174,7 @@ def norm_dtype(tensors: list[Tensor], settings: Settings) -> str:
 
 def _accumulation(tensor: Tensor, tensors: list[Tensor], settings: Settings) -> str:
     if settings["accumulate"] == "input_dtype":
-        return tensor.dtype.name
+        return real_name(tensor.dtype.name)
     return widest(tensors)
 
 
@@ -185,10 +207,21 @@ def _root(value: Real, order: float) -> Real:
     return value if value != value or value == INF else value ** (ONE / real(order))
 
 
-def apply(tensor: Tensor, norm_value: Real, settings: Settings) -> Value | Tensor:
-    """Return a gradient times min(1, c/n), as the dials say it; the tensor itself where nothing binds."""
+def apply(
+    tensor: Tensor,
+    norm_value: Real,
+    settings: Settings,
+    exact_limit: Real | None = None,
+    times: int = 1,
+) -> Value | Tensor:
+    """Return a gradient times min(1, c/n), as the dials say it; the tensor itself where nothing binds.
+
+    c is ``max_norm``, or ``exact_limit``; the factor is applied so many ``times``.
+    """
     limit, n = number(settings["max_norm"]), norm_value
-    if isnan(limit):
+    if exact_limit is not None:
+        limit = exact_limit
+    if limit != limit:
         return tensor if settings["nan_limit"] == "ignore" else _filled(tensor, NAN)
     if limit == inf:
         undefined = settings["infinite_limit"] == "nan" or (
@@ -201,7 +234,7 @@ def apply(tensor: Tensor, norm_value: Real, settings: Settings) -> Value | Tenso
         return tensor
     if n != n or n == INF:
         return _nonfinite(tensor, n, settings)
-    c = real(limit)
+    c = real(limit) if exact_limit is None else exact_limit
     if limit == 0 and n == 0:
         return _filled(tensor, ZERO if settings["zero_over_zero"] == "zero" else NAN)
     coefficient = _coefficient(c, n, settings)
@@ -209,7 +242,7 @@ def apply(tensor: Tensor, norm_value: Real, settings: Settings) -> Value | Tenso
         if settings["below_limit"] == "unchanged":
             return tensor
         coefficient = ONE
-    return _scaled(tensor, coefficient)
+    return _scaled(tensor, coefficient**times)
 
 
 def _coefficient(c: Real, n: Real, settings: Settings) -> Real | None:
@@ -247,7 +280,7 @@ def norm_ulps(tensors: Any, settings: Settings) -> int:
     narrow = FLOATS[narrowest(present)].precision
     if settings["accumulate"] == "input_dtype":
         return _relative_ulps(present, settings) * int(2 ** (precision - narrow))
-    mixed = len({t.dtype.name for t in present}) > 1
+    mixed = len({real_name(t.dtype.name) for t in present}) > 1
     # Norms of narrow tensors that are rounded before they join a wider total bring their own ULP along.
     parts = (
         int(2 ** (precision - narrow)) if mixed and settings["norm_dtype"] == "input_dtype" else 0
@@ -261,7 +294,8 @@ def grad_ulps(tensors: Any, settings: Settings) -> int:
     if settings["accumulate"] == "input_dtype" and not isinf(number(settings["ord"])) and present:
         return _relative_ulps(present, settings) + 4
     of_norm = norm_ulps(tensors, settings)
-    widest_precision = max((FLOATS[t.dtype.name].precision for t in present), default=24)
+    precisions = (FLOATS[real_name(t.dtype.name)].precision for t in present)
+    widest_precision = max(precisions, default=24)
     if widest_precision < 24:
         of_norm = ceil(of_norm * 2.0 ** (widest_precision - 24))
         of_norm += settings["norm_dtype"] == "input_dtype"
@@ -269,8 +303,9 @@ def grad_ulps(tensors: Any, settings: Settings) -> int:
 
 
 def _relative_ulps(present: list[Tensor], settings: Settings) -> int:
-    count = ceil((sizes(present) + 2) / number(settings["ord"]))
-    return count + 4 + _flushed_ulps(present, settings)
+    complex_size = sizes([t for t in present if t.dtype.kind == "c"])
+    count = ceil((sizes(present) + complex_size + 2) / number(settings["ord"]))
+    return count + 4 + (2 if complex_size else 0) + _flushed_ulps(present, settings)
 
 
 def _flushed_ulps(tensors: Any, settings: Settings) -> int:
@@ -280,7 +315,7 @@ def _flushed_ulps(tensors: Any, settings: Settings) -> int:
     fmt = FLOATS[widest(tensors)]
     order = number(settings["ord"])
     values = np.concatenate(
-        [np.abs(t.astype(np.float64)).ravel() for t in tensors if t is not None] or [[]]
+        [np.abs(parts(t).astype(np.float64)).ravel() for t in tensors if t is not None] or [[]]
     )
     largest = np.max(values[np.isfinite(values)], initial=0.0)
     if largest == 0 or np.log2(largest) * order >= fmt.emin:

@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conformance.exact import ctx, real
+from conformance.exact import ctx, exact, real
 from conformance.formats import (
     FLOATS,
     FormatError,
+    SameAs,
     decode,
     dtype_of,
     encode,
+    resolve,
     round_all,
     round_exact,
     ulp,
@@ -175,3 +177,26 @@ def test_an_ulp_is_the_distance_to_the_next_number(value: float, name: str, spac
 
 def test_infinity_has_no_ulp() -> None:
     assert np.isnan(ulp(np.array([np.inf, np.nan]), "float32")).all()
+
+
+def test_an_entry_that_is_the_same_as_an_earlier_one_is_the_same_object() -> None:
+    first, other = np.array([1.0, 2.0]), np.array([1.0, 2.0])
+    resolved = resolve({"grads": [first, None, other, SameAs(same_as=0)], "max": 3})
+    assert resolved["grads"][3] is first
+    assert resolved["grads"][2] is other
+    assert resolved["max"] == 3
+
+
+@pytest.mark.parametrize("index", [1, -1, 2, "0", None])
+def test_same_as_names_an_earlier_entry(index: Any) -> None:
+    with pytest.raises(FormatError, match="earlier entry"):
+        resolve([np.zeros(2), {"same_as": index}])
+
+
+def test_complex_numbers_are_rounded_part_by_part() -> None:
+    third = ctx.mpc(1, -2) / 3
+    rounded = round_all(np.array([third, ctx.mpf("nan")], dtype=object), "complex64")
+    assert rounded.dtype == np.complex64
+    assert rounded[0] == np.complex64(complex(np.float32(1 / 3), np.float32(-2 / 3)))
+    assert np.isnan(rounded[1])
+    assert exact(rounded[:1])[0].imag == float(np.float32(-2 / 3))

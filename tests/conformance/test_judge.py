@@ -142,3 +142,17 @@ def test_beside_an_expected_zero_only_the_smallest_numbers_are_near(
     question = dataclasses.replace(case(ONE), inputs={"grads": [np.array([6, 0, 8], np.float32)]})
     question.frozen = {}
     assert judge(OPERATION, question, {}, clipped([0.6, got, 0.8], total=10)).status == status
+
+
+def test_both_parts_of_a_complex_number_are_compared() -> None:
+    asked = case("complex-imaginary-c64")
+    right = [np.array([0.6j, -0.8j]), np.zeros(1)]
+
+    def verdict(first: Any) -> Any:
+        return judge(OPERATION, asked, {}, clipped(first, right[1], total=5, dtype=np.complex64))
+
+    assert verdict(right[0]).canonical
+    assert verdict(np.array([complex(np.nan, 0.6), -0.8j])).status == "failed"
+    conjugate = verdict(right[0].conj())
+    assert conjugate.status == "failed"
+    assert str(conjugate.difference).startswith("grads[0][0]: got ")

@@ -43,7 +43,8 @@ def clip(grads, max_norm, order, mistake):
         raise ValueError(f"max_norm must be at least 0, got {max_norm}")
     if not order > 0:
         raise ValueError(f"ord must be greater than 0, got {order}")
-    present = [grad for grad in grads if grad is not None]
+    # An entry {"same_as": i} is the very tensor of entry i, which the norm counts once.
+    present = [grad for grad in grads if grad is not None and "same_as" not in grad]
     dtypes = {grad["dtype"] for grad in present}
     wide = "float64" if "float64" in dtypes else "float32"
     total = norm_of([x for grad in present for x in decode(grad)], order)
@@ -53,6 +54,9 @@ def clip(grads, max_norm, order, mistake):
     for grad in grads:
         if grad is None:
             clipped.append(None)
+            continue
+        if "same_as" in grad:
+            clipped.append(clipped[grad["same_as"]])
             continue
         values = decode(grad)
         norm = norm_of(values, order) if mistake == "per-tensor" else reported

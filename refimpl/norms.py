@@ -1,0 +1,216 @@
+"""Norms of gradients and the factor that clips by them, shared by every clip by a norm.
+
+A norm is kept as ``mantissa / scale`` with a power of two for the scale, so that neither squares that
+overflow nor squares that vanish matter, and so that c/n can be applied in two parts where it would
+itself vanish. Everything runs over one norm (0-d) or over many (one per unit or per example) alike.
+No value of an array is looked at by Python, so the computation stays on the array's device; the one
+exception is the dial ``nonfinite="reject"``, which has to.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+from .arrays import Array, Namespace, accumulation_dtype, astype, namespace, scalar, widen
+
+
+class NormDials(TypedDict, total=False):
+    """The dials of the norm clips, as keyword arguments; see :class:`NormClip` for their meaning."""
+
+    eps: float
+    eps_at: Literal["none", "denominator", "max"]
+    nonfinite: Literal["all_nan", "multiply", "reject"]
+    norm: Literal["exact", "naive"]
+    accumulate: Literal["float32_or_wider", "input_dtype"]
+    norm_dtype: Literal["float32_or_wider", "input_dtype"]
+    at_equal: Literal["unchanged", "rescaled"]
+    below_limit: Literal["unchanged", "rescaled"]
+    zero_over_zero: Literal["zero", "nan"]
+    zero_limit: Literal["zeros", "disabled"]
+    infinite_limit: Literal["identity", "nan", "multiply"]
+    nan_limit: Literal["reject", "nan", "ignore"]
+    negative_limit: Literal["reject", "flip_sign", "ignore", "zeros"]
+
+
+@dataclass(frozen=True)
+class NormClip:
+    """A norm clip with all its dials; the defaults are canonical."""
+
+    max_norm: float
+    ord: float = 2.0
+    eps: float = 0.0
+    """With ``eps_at``: the coefficient is c/(n + eps) (denominator) or c/max(n, eps) (max)."""
+    eps_at: str = "none"
+    nonfinite: str = "all_nan"
+    """A NaN or infinite norm makes all outputs NaN; ``multiply``: whatever g·(c/n) gives."""
+    norm: str = "exact"
+    """``naive``: powers may overflow or flush to zero in the accumulation dtype."""
+    accumulate: str = "float32_or_wider"
+    norm_dtype: str = "float32_or_wider"
+    """``input_dtype``: the norm is rounded to the gradients' dtype before it is used."""
+    at_equal: str = "unchanged"
+    below_limit: str = "unchanged"
+    """``rescaled``: below the threshold g is multiplied by c·(1/c), which may round."""
+    zero_over_zero: str = "zero"
+    zero_limit: str = "zeros"
+    infinite_limit: str = "identity"
+    """``multiply``: what min(1, c/n) gives, which is NaN where the norm is infinite too."""
+    nan_limit: str = "reject"
+    negative_limit: str = "reject"
+
+    def __post_init__(self) -> None:
+        """Refuse an order or threshold that has no meaning under the dials."""
+        if not self.ord > 0:
+            raise ValueError(f"ord must be > 0 or inf, got {self.ord}")
+        if math.isnan(self.max_norm) and self.nan_limit == "reject":
+            raise ValueError("max_norm must be a number >= 0, got nan")
+        if self.max_norm < 0 and self.negative_limit == "reject":
+            raise ValueError(f"max_norm must be >= 0, got {self.max_norm}")
+
+
+@dataclass(frozen=True)
+class ScaledNorm:
+    """A norm as ``mantissa / scale``: the two parts stay representable where their product may not."""
+
+    mantissa: Array
+    scale: Array
+    norm: Array
+
+
+def scaled_norm(
+    grads: list[Array], clip: NormClip, axis: tuple[int, ...] | None = None
+) -> ScaledNorm:
+    """Return the joint p-norm of arrays: over all elements (0-d), or over ``axis``.
+
+    With ``axis`` the reduced axes keep their places with length 1, and the norms of several arrays
+    must have one shape; their powers are added, as if the arrays had been joined along an axis.
+    """
+    xp = namespace(*grads)
+    dtype = accumulation_dtype(xp, *grads)
+    largest = xp.max(xp.stack([_largest(xp, g, dtype, axis) for g in grads]), axis=0)
+    one = xp.ones_like(largest)
+    scale = one
+    if clip.norm == "exact":
+        usable = xp.isfinite(largest) & (largest > 0)
+        scale = xp.where(usable, _power_of_two_near(xp, largest), one)
+    if math.isinf(clip.ord):
+        mantissa = largest * scale
+    else:
+        mantissa = _root(
+            xp,
+            xp.sum(xp.stack([_powers(xp, g, scale, dtype, clip, axis) for g in grads]), axis=0),
+            clip.ord,
+        )
+    norm = mantissa / scale
+    if clip.norm_dtype == "input_dtype" and len({str(g.dtype) for g in grads}) == 1:
+        rounded = astype(xp, norm, xp.abs(grads[0]).dtype)
+        norm, wide = rounded, astype(xp, rounded, dtype)
+        mantissa = xp.where(xp.isfinite(wide), mantissa, wide)
+    return ScaledNorm(mantissa, scale, norm)
+
+
+def _largest(xp: Namespace, grad: Array, dtype: Any, axis: tuple[int, ...] | None) -> Array:
+    """Return max|g|, 0 for an empty tensor (over which a maximum is not defined)."""
+    magnitude = astype(xp, xp.abs(grad), dtype)
+    reduce = xp.sum if 0 in grad.shape else xp.max
+    return reduce(magnitude, axis=axis, keepdims=axis is not None)
+
+
+def _power_of_two_near(xp: Namespace, value: Array) -> Array:
+    """Return the power of two next below ``1 / value``, kept within the normal numbers.
+
+    Multiplying by a power of two rounds nothing, so the norm of 2^k·g is exactly 2^k times that of g.
+    """
+    bound = 126.0 if value.dtype == xp.float32 else 1022.0
+    exponent = -xp.ceil(xp.log2(value))
+    exponent = xp.minimum(
+        xp.maximum(exponent, xp.full_like(value, -bound)), xp.full_like(value, bound)
+    )
+    return xp.pow(xp.full_like(value, 2.0), exponent)
+
+
+def _powers(
+    xp: Namespace,
+    grad: Array,
+    scale: Array,
+    dtype: Any,
+    clip: NormClip,
+    axis: tuple[int, ...] | None,
+) -> Array:
+    magnitude = xp.abs(grad)
+    if clip.accumulate != "input_dtype":
+        magnitude = astype(xp, magnitude, dtype)
+    magnitude = magnitude * astype(xp, scale, magnitude.dtype)
+    power = (
+        magnitude * magnitude
+        if clip.ord == 2
+        else magnitude
+        if clip.ord == 1
+        else magnitude**clip.ord
+    )
+    return astype(xp, xp.sum(power, axis=axis, keepdims=axis is not None), dtype)
+
+
+def _root(xp: Namespace, total: Array, order: float) -> Array:
+    return xp.sqrt(total) if order == 2 else total if order == 1 else total ** (1 / order)
+
+
+def clipped(grad: Array, norm: ScaledNorm, clip: NormClip, limit: Array | None = None) -> Array:
+    """Return a gradient times min(1, c/n) as the dials say it; c is ``max_norm``, or ``limit`` of each n."""
+    xp = namespace(grad)
+    c = clip.max_norm
+    if math.isnan(c):
+        return grad if clip.nan_limit == "ignore" else xp.full_like(grad, math.nan)
+    if c == math.inf and clip.infinite_limit != "multiply":
+        return grad if clip.infinite_limit == "identity" else xp.full_like(grad, math.nan)
+    if c < 0 and clip.negative_limit in ("ignore", "zeros"):
+        return grad if clip.negative_limit == "ignore" else xp.zeros_like(grad)
+    if c == 0 and clip.zero_limit == "disabled":
+        return grad
+    n = norm.mantissa / norm.scale
+    small, coefficient = factors(xp, norm, scalar(xp, c, n) if limit is None else limit, clip)
+    if is_complex(xp, grad):
+        # A real factor enters a complex product as r + 0i, in which -0 and inf do not survive r = 1.
+        scaled = astype(xp, (grad * small) * coefficient, grad.dtype)
+        return xp.where((small == 1) & (coefficient == 1), grad, scaled)
+    wide = widen(xp, grad)
+    scaled = wide * astype(xp, small, wide.dtype) * astype(xp, coefficient, wide.dtype)
+    return astype(xp, scaled, grad.dtype)
+
+
+def is_complex(xp: Namespace, array: Array) -> bool:
+    """Say whether an array is complex; ``isdtype`` would not know bfloat16 everywhere."""
+    return array.dtype in [getattr(xp, n) for n in ("complex64", "complex128") if hasattr(xp, n)]
+
+
+def factors(xp: Namespace, norm: ScaledNorm, c: Array, clip: NormClip) -> tuple[Array, Array]:
+    """Return the factor c/n as a product of two, so that neither underflows where g·c/n does not."""
+    n = norm.mantissa / norm.scale
+    eps = scalar(xp, clip.eps, n)
+    one, nan = xp.ones_like(n), xp.full_like(n, math.nan)
+    bottom = {"none": n, "denominator": n + eps, "max": xp.maximum(n, eps * one)}[clip.eps_at]
+    direct = c / bottom
+    tiny = 2.0**-126 if n.dtype == xp.float32 else 2.0**-1022
+    split = (xp.abs(direct) < tiny) & xp.isfinite(n) & (n > 0) & (c != 0)
+    first = xp.where(split, norm.scale, one)
+    second = xp.where(split, c / norm.mantissa, direct)
+    binds = (n >= c) if clip.at_equal == "rescaled" else (bottom > c)
+    second = xp.where(binds, second, c * (one / c) if clip.below_limit == "rescaled" else one)
+    at_zero = (n == 0) & (c == 0)
+    second = xp.where(at_zero, c if clip.zero_over_zero == "zero" else nan, second)
+    return first, _guard_nonfinite(xp, n, c, second, clip)
+
+
+def _guard_nonfinite(xp: Namespace, n: Array, c: Array, factor: Array, clip: NormClip) -> Array:
+    finite, unlimited = xp.isfinite(n), c == math.inf
+    if clip.nonfinite == "reject" and not bool(xp.all(finite | unlimited)):
+        raise ValueError("the norm of the gradients is not finite")
+    one, nan = xp.ones_like(n), xp.full_like(n, math.nan)
+    bad = nan
+    if clip.nonfinite == "multiply":
+        bad = xp.where(xp.isnan(n), nan, xp.zeros_like(n))
+    factor = xp.where(finite, factor, bad)
+    whole = one if clip.infinite_limit == "identity" else xp.where(finite, one, nan)
+    return xp.where(unlimited, whole, xp.where(xp.isnan(c), nan, factor))
