@@ -6,7 +6,7 @@ How numbers are compared is written in ``conformance.compare``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +29,15 @@ Status = Literal[
 ]
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What was answered, decoded: the outputs, or ``None`` for a refusal."""
+
+    outputs: dict[str, Any] | None
+    written: tuple[str, ...] = ()
+    """Inputs of the caller's that were written to."""
+
+
 @dataclass
 class Verdict:
     """What became of one case."""
@@ -47,6 +56,8 @@ class Verdict:
     reason: str = ""
     """Why a failure was expected."""
     seconds: float = 0.0
+    answer: Answer | None = field(default=None, repr=False)
+    """What the diagnosis works on; no part of the report."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the verdict as JSON values."""
@@ -82,30 +93,35 @@ def judge(operation: Operation, case: Case, dialect: Setting, answer: Mapping[st
     written = answer.get("mutated") or []
     if not isinstance(written, list):
         return Verdict(case, "failed", False, "malformed: mutated must be a list of input names")
-    if written and dialect.get("in_place", "no") == "no":
-        return Verdict(
-            case, "failed", False, f"wrote to the caller's {', '.join(map(str, written))}"
-        )
-    if declared.rejects is not None:
-        return Verdict(case, "failed", False, f"must be refused: {declared.rejects}")
     try:
         outputs = map_outputs(answer["outputs"])
     except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
         return Verdict(case, "failed", False, f"malformed output: {error}")
+    verdict = Verdict(case, "failed", False, answer=Answer(outputs, tuple(map(str, written))))
+    if written and dialect.get("in_place", "no") == "no":
+        verdict.message = f"wrote to the caller's {', '.join(map(str, written))}"
+    elif declared.rejects is not None:
+        verdict.message = f"must be refused: {declared.rejects}"
+    else:
+        _judge_outputs(operation, case, dialect, outputs, declared, verdict)
+    return verdict
+
+
+def _judge_outputs(
+    operation: Operation,
+    case: Case,
+    dialect: Setting,
+    outputs: dict[str, Any],
+    declared: Expectation,
+    verdict: Verdict,
+) -> None:
     outputs = stand_in(operation, case, dialect, outputs)
     compared = compare(outputs, declared)
-    difference = compared.first(operation.locate)
-    status: Status = "failed" if difference else "passed"
-    verdict = Verdict(
-        case,
-        status,
-        difference=difference,
-        message=str(difference or ""),
-        worst_ulp=compared.worst_ulp,
-        numbers=compared.numbers,
-    )
+    verdict.difference = compared.first(operation.locate)
+    verdict.status = "failed" if verdict.difference else "passed"
+    verdict.message = str(verdict.difference or "")
+    verdict.worst_ulp, verdict.numbers = compared.worst_ulp, compared.numbers
     _mark_canonical(operation, case, dialect, outputs, verdict)
-    return verdict
 
 
 def check_dialect(operation: Operation, dialect: Setting) -> None:
@@ -158,8 +174,8 @@ def _judge_rejection(
     canonical = fixtures.expectation(operation, case, {}).rejects is not None
     reason = _text(answer["rejected"], "message")
     if declared.rejects is None:
-        return Verdict(case, "failed", canonical, f"refused: {reason}")
-    verdict = Verdict(case, "passed", canonical, reason)
+        return Verdict(case, "failed", canonical, f"refused: {reason}", answer=Answer(None))
+    verdict = Verdict(case, "passed", canonical, reason, answer=Answer(None))
     if not canonical:
         verdict.divergence, verdict.effect = (
             fixtures.divergence(operation, case, dialect),

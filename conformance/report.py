@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from conformance import __version__
+from conformance.diagnosis import Diagnosis
 from conformance.judge import Verdict
 from conformance.runner import DIFFERENT, Run
 
@@ -259,14 +260,27 @@ def _print_table(table: list[Row], page: _Page) -> None:
 def _print_failures(run: Run, page: _Page, limit: int) -> None:
     bad = [verdict for verdict in run.verdicts if verdict.status in DIFFERENT]
     shown = bad[:limit] if limit else bad
-    for verdict in shown:
-        label = verdict.status.replace("_", " ")
-        page.item(f"{label:9}", verdict.case.full_id, "red")
-        page.item("", verdict.message, indent=9)
+    for name in dict.fromkeys(verdict.case.operation for verdict in bad):
+        for verdict in shown:
+            if verdict.case.operation == name:
+                label = verdict.status.replace("_", " ")
+                page.item(f"{label:9}", verdict.case.full_id, "red")
+                page.item("", verdict.message, indent=9)
+        if name in run.diagnoses:
+            _print_diagnosis(run.diagnoses[name], page)
     if len(bad) > len(shown):
         page.line(f"… and {len(bad) - len(shown)} more; --limit 0 shows all, --json writes all")
     if bad:
         page.line()
+
+
+def _print_diagnosis(found: Diagnosis, page: _Page) -> None:
+    page.item("diagnosis", found.operation, "magenta")
+    page.item("", found.sentence, indent=9)
+    if found.case:
+        page.item("", f"The smallest is {found.case}:", indent=9)
+        # Lines that are meant to be copied are not wrapped.
+        page.line(found.snippet)
 
 
 def markdown(runs: Iterable[Run]) -> str:
@@ -284,6 +298,7 @@ def markdown(runs: Iterable[Run]) -> str:
         bad = [verdict for verdict in run.verdicts if verdict.status in DIFFERENT]
         lines += ["", summary(run), ""]
         lines += [f"- `{v.case.full_id}` {v.status}: {_escaped(v.message)}" for v in bad]
+        lines += [f"- diagnosis of {n}: {_escaped(d.sentence)}" for n, d in run.diagnoses.items()]
         lines += [f"- expected failure: {_escaped(line)}" for line in expected_failures(run)]
         lines += [f"- unsupported: {_escaped(line)}" for line in unsupported(run)]
         parts.append("\n".join(lines).rstrip() + "\n")

@@ -13,6 +13,7 @@ import numpy as np
 
 from conformance import fixtures
 from conformance.cases import Case
+from conformance.diagnosis import Diagnosis, diagnose
 from conformance.formats import encode, name_of
 from conformance.judge import Status, Verdict, check_dialect, judge
 from conformance.operation import Operation, leaves, map_tensors
@@ -30,6 +31,9 @@ from conformance.protocol import (
 
 Progress = Callable[[str, int, int], None]
 """Called with the participant's name, the cases done and the cases in all."""
+Record = Callable[[str, Implementation, Verdict], None]
+"""Called with the participant's name, what it says of itself and a verdict, as soon as there is one; again
+where a later answer changes a verdict."""
 
 
 DIFFERENT = frozenset({"failed", "errored", "crashed", "timed_out", "unexpected_pass"})
@@ -47,6 +51,8 @@ class Run:
     not_installed: bool = False
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    diagnoses: dict[str, Diagnosis] = field(default_factory=dict)
+    """Why operations failed, for those that did."""
 
     @property
     def as_expected(self) -> bool:
@@ -71,8 +77,21 @@ class Run:
             "notes": self.notes,
             "seconds": round(self.seconds, 3),
             "verdicts": [verdict.as_json() for verdict in self.verdicts],
+            "diagnosis": {name: found.as_json() for name, found in self.diagnoses.items()},
             "summary": self.counts,
         }
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What an interrupted run had of a participant: who it was, and its verdicts by full case id."""
+
+    implementation: Mapping[str, Any]
+    verdicts: Mapping[str, Verdict]
+
+
+class Changed(RuntimeError):
+    """The participant is not the one whose verdicts were kept."""
 
 
 def select(operations: Iterable[str], case_ids: Iterable[str] = ()) -> list[Case]:
@@ -89,34 +108,44 @@ def run(
     timeout: float = 20.0,
     progress: Progress | None = None,
     interrupt: threading.Event | None = None,
+    record: Record | None = None,
+    kept: Kept | None = None,
 ) -> Run:
-    """Ask one participant all cases; a crash or a hang costs one case.
+    """Ask one participant all cases but those of which there is a verdict; a crash costs one case.
 
     Raises:
         Interrupted: ``interrupt`` was set; the process is gone.
+        Changed: verdicts were kept, but the participant says something else of itself now.
     """
     started = time.perf_counter()
     result = Run(participant)
     process = Process(command, timeout, interrupt=interrupt)
     try:
         result.implementation = process.start()
+        if kept and kept.implementation != asdict(result.implementation):
+            raise Changed(_changed(participant, kept.implementation, result.implementation))
         for done, case in enumerate(cases):
             if process.interrupt.is_set():
                 raise Interrupted
             if progress:
                 progress(participant, done, len(cases))
+            if kept and case.full_id in kept.verdicts:
+                result.verdicts.append(kept.verdicts[case.full_id])
+                continue
             try:
                 verdict = _ask(process, result.implementation, case)
             except AnsweredTwice as error:
-                _blame(result, error)
+                _blame(result, error, record)
                 verdict = _ask(process, result.implementation, case)
             result.verdicts.append(verdict)
+            if record:
+                record(participant, result.implementation, verdict)
         if progress:
             progress(participant, len(cases), len(cases))
         if complaint := process.stop():
             result.notes.append(complaint)
     except AnsweredTwice as error:
-        _blame(result, error)
+        _blame(result, error, record)
     except NotStarted as error:
         result.not_started = str(error)
         result.not_installed = isinstance(error, NotInstalled)
@@ -126,12 +155,34 @@ def run(
     return result
 
 
-def _blame(result: Run, error: AnsweredTwice) -> None:
+def explain(run: Run) -> None:
+    """Diagnose the operations that failed, into ``run.diagnoses``."""
+    dialects = run.implementation.dialect if run.implementation else {}
+    by_operation: dict[str, list[Verdict]] = {}
+    for verdict in run.verdicts:
+        by_operation.setdefault(verdict.case.operation, []).append(verdict)
+    for name, verdicts in by_operation.items():
+        found = diagnose(load(name), dialects.get(name, {}), verdicts)
+        if found is not None:
+            run.diagnoses[name] = found
+
+
+def _changed(participant: str, before: Mapping[str, Any], now: Implementation) -> str:
+    versions = f"{before.get('name')} {before.get('version')}", f"{now.name} {now.version}"
+    if versions[0] == versions[1]:
+        return f"{participant} declares other operations or dialects than when the run was begun"
+    return f"{participant} is {versions[1]} now, and was {versions[0]} when the run was begun"
+
+
+def _blame(result: Run, error: AnsweredTwice, record: Record | None) -> None:
     """Book a second answer on the case that it is for, not on the one that came to read it."""
     for verdict in result.verdicts:
         if verdict.case.full_id == error.case_id:
             verdict.status, verdict.canonical, verdict.message = "crashed", None, "answered twice"
             verdict.divergence, verdict.departs, verdict.difference = "", None, None
+            verdict.answer = None
+            if record and result.implementation:
+                record(result.participant, result.implementation, verdict)
 
 
 def run_all(
@@ -140,6 +191,8 @@ def run_all(
     timeout: float = 20.0,
     jobs: int = 1,
     progress: Progress | None = None,
+    record: Record | None = None,
+    kept: Mapping[str, Kept] | None = None,
 ) -> list[Run]:
     """Ask several participants, given by name and command, ``jobs`` processes at a time.
 
@@ -147,6 +200,7 @@ def run_all(
 
     Raises:
         KeyboardInterrupt: the user's; every process is gone.
+        Changed: a participant is not the one whose verdicts were kept.
     """
     interrupt = threading.Event()
     shards = max(1, min(jobs // max(1, len(participants)), len(cases)))
@@ -164,9 +218,12 @@ def run_all(
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
         parts = {
             name: [
-                pool.submit(run, name, command, cases[i::shards], timeout, counting(i), interrupt)
+                pool.submit(
+                    run, name, command, cases[i::shards], timeout, counting(i), interrupt,
+                    record, (kept or {}).get(name),
+                )
                 for i in range(shards)
-            ]
+            ]  # fmt: skip
             for name, command in participants.items()
         }
         pending = {part for futures in parts.values() for part in futures}

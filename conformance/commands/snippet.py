@@ -15,25 +15,39 @@ LONGEST_INLINE = 64
 LINES = 10
 
 
-def snippet(case: Case) -> str:
-    """Return at most ten lines that define ``inputs`` and ``params`` as the case has them, bit for bit."""
+def snippet(case: Case, note: str = "") -> str:
+    """Return at most ten lines that define ``inputs`` and ``params`` as the case has them, bit for bit.
+
+    A note becomes a comment on the last line.
+    """
     tensors = [leaf for _, leaf in leaves(case.inputs) if isinstance(leaf, np.ndarray)]
-    params = f"params = {parameters(case.params)!r}"
-    if any(t.size > LONGEST_INLINE for t in tensors) or len(case.inputs) > LINES - 5:
+    last = [f"params = {_param(parameters(case.params))}"]
+    if note:
+        last.append(f"# {' '.join(note.split())}")
+    if any(t.size > LONGEST_INLINE for t in tensors) or len(case.inputs) > LINES - 4 - len(last):
         return "\n".join(
             (
                 "from conformance import fixtures",
                 "from conformance.operations import load",
                 f"cases = fixtures.read(load({case.operation!r}))",
                 f"inputs = next(case.inputs for case in cases if case.id == {case.id!r})",
-                params,
+                *last,
             )
         )
     entries = [f"    {name!r}: {_source(tree)}," for name, tree in case.inputs.items()]
     imports = ["import numpy as np"]
     if any(name_of(t.dtype) == "bfloat16" for t in tensors):
         imports.insert(0, "import ml_dtypes")
-    return "\n".join([*imports, "inputs = {", *entries, "}", params])
+    return "\n".join([*imports, "inputs = {", *entries, "}", *last])
+
+
+def _param(value: Any) -> str:
+    """Write a parameter as Python: the strings that stand for non-finite numbers as numbers."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name!r}: {_param(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_param, value)) + "]"
+    return f"float({value!r})" if value in ("inf", "-inf", "nan") else repr(value)
 
 
 def _source(tree: Any) -> str:

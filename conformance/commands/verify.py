@@ -116,11 +116,10 @@ def verify(
     entries = {name: expected.read(name) for name in asked if name not in commands}
     chosen = _cases(patterns, cases)
     with _progress() as progress, _terminable():
-        runs = runner.run_all(
-            asked, chosen, timeout, jobs or os.cpu_count() or 1, progress
-        )
+        runs = runner.run_all(asked, chosen, timeout, jobs or os.cpu_count() or 1, progress)
     for run in runs:
         expected.apply(run, entries.get(run.participant, []))
+        runner.explain(run)
     if json_file:
         write_whole(json_file, json.dumps(report.as_json(runs), indent=1, allow_nan=False) + "\n")
     if markdown_file:

@@ -59,7 +59,9 @@ def clip(grads, max_norm, order, mistake):
             clipped.append(clipped[grad["same_as"]])
             continue
         values = decode(grad)
-        norm = norm_of(values, order) if mistake == "per-tensor" else reported
+        norm = reported
+        if mistake == "per-tensor":
+            norm = decode(encode([norm_of(values, order)], wide, []))[0]
         clipped.append(
             encode(scaled(values, norm, max_norm, mistake), grad["dtype"], grad["shape"])
         )

@@ -315,8 +315,10 @@ class Training:
             grads = penalized(grads, self.weights, self.penalty)
         of_whole = self.clip and self.clip["operation"] == "clip.global_norm"
         total = norm(grads, float(self.clip.get("ord", 2)) if of_whole else 2.0)
-        finite = all(math.isfinite(x) for g in grads if g for x in g.values)
-        if finite or MISTAKE == "skip-forgotten":
+        finite = MISTAKE == "skip-forgotten" or all(
+            math.isfinite(x) for g in grads if g for x in g.values
+        )
+        if finite:
             if MISTAKE not in ("clip-before-unscale", "clip-each"):
                 grads = clip(grads, self.clip)
             if MISTAKE == "penalty-after-clip":
@@ -353,9 +355,6 @@ def train(inputs, params):
         "total_norm": Tensor(norms, wide, [len(norms)]).written(),
         "skipped": {"dtype": "int32", "shape": [len(skipped)], "bits": words},
     }
-
-
-# --- the protocol ------------------------------------------------------------------------------
 
 
 def outputs(operation, inputs, params):

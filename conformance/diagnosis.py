@@ -1,0 +1,405 @@
+"""The diagnosis: which convention or which known mistake explains what an implementation answered?
+
+Every setting of the dials and every known mistake is a function whose outputs the oracle can tell. One that
+gives back all outputs of all answered cases is the explanation: first single dials are tried, then the known
+mistakes, then what named libraries do, then pairs of dials. Where none is enough, dials are added one by one
+as long as they explain more cases. What stays unexplained is shown by its smallest case.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+from conformance import fixtures
+from conformance.commands.snippet import snippet
+from conformance.compare import compare
+from conformance.judge import Verdict, stand_in
+from conformance.operation import Dial, Mistake, Operation, Setting, sizes, write
+
+BUDGET = 5.0
+"""Seconds for one operation."""
+LARGEST = 2000
+"""Elements of a case up to which the oracle is asked; larger cases count where a fixture knows them."""
+FAILURES = frozenset({"failed", "errored", "crashed", "timed_out"})
+EPSILONS = (1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
+"""What libraries add to denominators; tried wherever a dial is a small number."""
+SAMPLE = 12
+ALTERNATIVES = 3
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """The operation under a setting of its dials, done rightly or with a known mistake."""
+
+    setting: Setting
+    mistake: Mistake | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is known of why an implementation failed cases of an operation."""
+
+    operation: str
+    sentence: str
+    failing: int
+    explained: int
+    setting: Setting = field(default_factory=dict)
+    """The dials that differ from what was declared."""
+    mistake: str = ""
+    links: tuple[str, ...] = ()
+    case: str = ""
+    """The smallest failing case that stays unexplained, with its first wrong element."""
+    difference: str = ""
+    snippet: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the diagnosis as JSON values."""
+        return {
+            "sentence": self.sentence,
+            "failing": self.failing,
+            "explained": self.explained,
+            "setting": fixtures.parameters(self.setting),
+            "mistake": self.mistake or None,
+            "links": list(self.links),
+            "case": self.case or None,
+            "difference": self.difference or None,
+            "snippet": self.snippet or None,
+        }
+
+    def __str__(self) -> str:
+        """Return the sentence, and a few lines that build the inputs of a case that it leaves open."""
+        if not self.case:
+            return self.sentence
+        return f"{self.sentence}\n# {self.case}\n{self.snippet}"
+
+
+def diagnose(
+    operation: Operation, dialect: Setting, verdicts: Iterable[Verdict], budget: float = BUDGET
+) -> Diagnosis | None:
+    """Explain the failing verdicts of one operation; None if none fails.
+
+    Args:
+        operation: the operation that all verdicts are about.
+        dialect: what the implementation declares; explanations are told as departures from it.
+        verdicts: of all cases that were asked. An expected failure is neither explained nor evidence.
+        budget: seconds after which the search ends with the best that it has.
+    """
+    mine = sorted(verdicts, key=_simplicity)
+    failing = [v for v in mine if v.status in FAILURES]
+    if not failing:
+        return None
+    evidence = _Evidence(operation, dialect, mine, time.monotonic() + budget)
+    found: list[Hypothesis] = []
+    if any(v.answer is not None for v in failing):
+        found = _search(evidence)
+    return _tell(evidence, failing, found)
+
+
+def _simplicity(verdict: Verdict) -> tuple[int, bool]:
+    return sizes(verdict.case.inputs), not verdict.case.id.endswith("-f32")
+
+
+class _Late(Exception):
+    """The time is up."""
+
+
+class _Evidence:
+    """What was answered, and which hypotheses give the same."""
+
+    def __init__(
+        self, operation: Operation, dialect: Setting, verdicts: list[Verdict], deadline: float
+    ) -> None:
+        self.operation, self.dialect, self.deadline = operation, dialect, deadline
+        answered = [v for v in verdicts if v.answer is not None]
+        self.failing = [v for v in answered if v.status == "failed"]
+        self.passing = [v for v in answered if v.status == "passed"]
+        self._known: dict[tuple[str, str, str], bool | None] = {}
+        self.strict = [v for v in self.failing if not self._unrefused(v)]
+        self.unrefused = [v for v in self.failing if self._unrefused(v)]
+
+    def _unrefused(self, verdict: Verdict) -> bool:
+        refusal = verdict.answer is not None and verdict.answer.outputs is None
+        return not refusal and self.expected(verdict, Hypothesis(self.dialect)).rejects is not None
+
+    def expected(self, verdict: Verdict, hypothesis: Hypothesis) -> Any:
+        if hypothesis.mistake is not None:
+            oracle = hypothesis.mistake.oracle
+            return self.operation.expect(verdict.case, hypothesis.setting, oracle)
+        return fixtures.expectation(self.operation, verdict.case, hypothesis.setting)
+
+    def agrees(self, verdict: Verdict, hypothesis: Hypothesis) -> bool | None:
+        """Say whether a hypothesis gives what was answered; None if that takes too long to find out."""
+        name = hypothesis.mistake.name if hypothesis.mistake else ""
+        setting = self.operation.key(hypothesis.setting)
+        key = (verdict.case.id, setting, name)
+        if key not in self._known:
+            frozen = not name and setting in verdict.case.frozen.get("expected", {})
+            small = sizes(verdict.case.inputs) <= LARGEST or not self.operation.attributed
+            self._known[key] = self._agrees(verdict, hypothesis) if small or frozen else None
+        return self._known[key]
+
+    def _agrees(self, verdict: Verdict, hypothesis: Hypothesis) -> bool:
+        if time.monotonic() > self.deadline:
+            raise _Late
+        answer = verdict.answer
+        if answer is None:
+            return False
+        if answer.written and hypothesis.setting.get("in_place", "no") == "no":
+            return False
+        try:
+            expected = self.expected(verdict, hypothesis)
+            if answer.outputs is None or expected.rejects is not None:
+                return answer.outputs is None and expected.rejects is not None
+            outputs = stand_in(self.operation, verdict.case, hypothesis.setting, answer.outputs)
+            return compare(outputs, expected).difference is None
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            # A mistake need not have a meaning for every input.
+            return False
+
+    def all(self, verdicts: Iterable[Verdict], hypothesis: Hypothesis) -> bool:
+        return all(self.agrees(verdict, hypothesis) is not False for verdict in verdicts)
+
+    def count(self, verdicts: Iterable[Verdict], hypothesis: Hypothesis) -> int:
+        return sum(self.agrees(verdict, hypothesis) is True for verdict in verdicts)
+
+    def supports(self, hypothesis: Hypothesis) -> bool:
+        """Say whether a hypothesis gives all that was answered, refusals that are missing aside."""
+        return self.all(self.strict or self.unrefused, hypothesis) and self.all(
+            self.passing, hypothesis
+        )
+
+    @property
+    def sample(self) -> list[Verdict]:
+        """A few small failing and passing cases of different flags."""
+        return [*_diverse(self.failing), *_diverse(self.passing)]
+
+
+def _diverse(verdicts: list[Verdict]) -> list[Verdict]:
+    firsts = {v.case.flags: v for v in reversed(verdicts) if sizes(v.case.inputs) <= LARGEST}
+    return sorted(firsts.values(), key=_simplicity)[:SAMPLE]
+
+
+# --- the search -------------------------------------------------------------------------------
+
+
+def _search(evidence: _Evidence) -> list[Hypothesis]:
+    """Return the hypotheses that explain as much as any: several only if nothing tells them apart."""
+    operation, dialect = evidence.operation, evidence.dialect
+    mistakes = [Hypothesis(dialect, mistake) for mistake in operation.mistakes]
+    tiers: tuple[Iterable[Hypothesis], ...] = (mistakes,)
+    if operation.attributed:
+        tiers = (
+            (Hypothesis(setting) for setting in _singles(operation, dialect)),
+            mistakes,
+            (Hypothesis(setting) for setting in operation.dialects.values()),
+            (Hypothesis(setting) for setting in _pairs(operation, dialect)),
+        )
+    found: list[Hypothesis] = []
+    try:
+        for tier in tiers:
+            for hypothesis in tier:
+                if evidence.supports(hypothesis):
+                    found.append(hypothesis)
+            if found:
+                return _best(evidence, found)
+        return _assembled(evidence, mistakes) if operation.attributed else []
+    except _Late:
+        return _best(evidence, found)
+
+
+def _best(evidence: _Evidence, found: list[Hypothesis]) -> list[Hypothesis]:
+    def known(hypothesis: Hypothesis) -> int:
+        try:
+            return evidence.count(evidence.failing, hypothesis)
+        except _Late:
+            return 0
+
+    if not found:
+        return []
+    counts = [known(hypothesis) for hypothesis in found]
+    return [h for h, n in zip(found, counts, strict=True) if n == max(counts)][:ALTERNATIVES]
+
+
+def _moves(operation: Operation) -> Iterator[tuple[Setting, Setting]]:
+    """Yield single dials with a value, and what must be set beside them for it to show."""
+    for dial in operation.all_dials:
+        for value in _values(dial):
+            yield {dial.name: value}, dial.context if value != dial.default else {}
+
+
+def _values(dial: Dial) -> tuple[Any, ...]:
+    values = (dial.default, *dial.others)
+    if dial.others and all(type(value) is float for value in values):
+        values += tuple(eps for eps in EPSILONS if eps not in values)
+    return values
+
+
+def _apart(
+    operation: Operation, dialect: Setting, settings: Iterable[Setting]
+) -> Iterator[Setting]:
+    """Yield each setting once, and none that is the dialect itself."""
+    seen = {operation.key(dialect)}
+    for setting in settings:
+        key = operation.key(setting)
+        if key not in seen:
+            seen.add(key)
+            yield setting
+
+
+def _singles(operation: Operation, dialect: Setting) -> Iterator[Setting]:
+    settings = ({**dialect, **context, **dial} for dial, context in _moves(operation))
+    return _apart(operation, dialect, settings)
+
+
+def _pairs(operation: Operation, dialect: Setting) -> Iterator[Setting]:
+    pairs = combinations(_moves(operation), 2)
+    settings = (
+        {**dialect, **one_context, **other_context, **one, **other}
+        for (one, one_context), (other, other_context) in pairs
+        if one.keys() != other.keys()
+    )
+    return _apart(operation, dialect, settings)
+
+
+def _assembled(evidence: _Evidence, mistakes: list[Hypothesis]) -> list[Hypothesis]:
+    """Return the hypothesis that grows, dial by dial, from the most promising starts."""
+    declared = Hypothesis(evidence.dialect)
+    named = [Hypothesis(setting) for setting in evidence.operation.dialects.values()]
+    sample = evidence.sample
+    best, score = declared, len(evidence.passing)
+    try:
+        starts = sorted([declared, *named, *mistakes], key=lambda h: -evidence.count(sample, h))
+        for start in starts[:ALTERNATIVES]:
+            grown = _grown(evidence, start, sample)
+            reached = evidence.count(evidence.failing + evidence.passing, grown)
+            if reached > score:
+                best, score = grown, reached
+    except _Late:
+        pass
+    gained = score - len(evidence.passing)
+    return [best] if 2 * gained >= len(evidence.failing) else []
+
+
+def _grown(evidence: _Evidence, start: Hypothesis, sample: list[Verdict]) -> Hypothesis:
+    best, score = start, evidence.count(sample, start)
+    while score < len(sample):
+        settings = _singles(evidence.operation, best.setting)
+        nexts = [Hypothesis(setting, start.mistake) for setting in settings]
+        counts = [evidence.count(sample, hypothesis) for hypothesis in nexts]
+        if max(counts, default=0) <= score:
+            break
+        score = max(counts)
+        best = nexts[counts.index(score)]
+    return best
+
+
+# --- the words --------------------------------------------------------------------------------
+
+
+def _tell(evidence: _Evidence, failing: list[Verdict], found: list[Hypothesis]) -> Diagnosis:
+    operation, dialect = evidence.operation, evidence.dialect
+    left = list(failing)
+    sentence, setting, mistake = "", {}, None
+    if found:
+        first = found[0]
+        left = [v for v in failing if _unexplained(evidence, v, first)]
+        words = [_words(operation, dialect, hypothesis) for hypothesis in found]
+        sentence = "behaves like " + ", or like ".join(words)
+        setting, mistake = _departure(operation, dialect, first.setting), first.mistake
+    unrefused = [v for v in left if v in evidence.unrefused]
+    others = [v for v in left if v not in unrefused]
+    explained = len(failing) - len(left)
+    if others and found:
+        sentence += f" in {explained} of {len(failing)} failing cases"
+    if unrefused:
+        reasons = [v.message.removeprefix("must be refused: ") for v in unrefused]
+        why = "; ".join(dict.fromkeys(reasons))
+        lacking = f"does not refuse what must be refused ({_cases(unrefused)}): {why}"
+        sentence = f"{sentence}; it {lacking}" if sentence else lacking
+    if others and not found:
+        unknown = f"no known convention or mistake explains {_cases(others)}"
+        sentence = f"{sentence}; {unknown}" if sentence else unknown
+    smallest = others[0] if others else None
+    note = (smallest.message or smallest.status) if smallest else ""
+    return Diagnosis(
+        operation.id,
+        sentence,
+        failing=len(failing),
+        explained=explained,
+        setting=setting,
+        mistake=mistake.name if mistake else "",
+        links=mistake.links if mistake else (),
+        case=smallest.case.full_id if smallest else "",
+        difference=note,
+        snippet=snippet(smallest.case, note) if smallest else "",
+    )
+
+
+def _cases(verdicts: Sequence[Verdict]) -> str:
+    return "1 case" if len(verdicts) == 1 else f"{len(verdicts)} cases"
+
+
+def _unexplained(evidence: _Evidence, verdict: Verdict, hypothesis: Hypothesis) -> bool:
+    if verdict.answer is None:
+        return True
+    try:
+        return evidence.agrees(verdict, hypothesis) is False
+    except _Late:
+        return True
+
+
+def _departure(operation: Operation, dialect: Setting, setting: Setting) -> dict[str, Any]:
+    """Return the dials of a setting that are not as declared."""
+    return {
+        dial.name: setting.get(dial.name, dial.default)
+        for dial in operation.all_dials
+        if setting.get(dial.name, dial.default) != dialect.get(dial.name, dial.default)
+    }
+
+
+def _words(operation: Operation, dialect: Setting, hypothesis: Hypothesis) -> str:
+    changed = _departure(operation, dialect, hypothesis.setting)
+    settings = ", ".join(_phrases(operation, changed, hypothesis.setting))
+    mistake = hypothesis.mistake
+    if mistake is not None:
+        link = f" ({mistake.links[0]})" if mistake.links else ""
+        words = f'the known mistake "{mistake.name}": {mistake.description}{link}'
+        return f"{words}, with {settings}" if settings else words
+    whole = next(
+        (name for name, setting in operation.dialects.items() if setting == hypothesis.setting), ""
+    )
+    if whole and len(changed) > 2:
+        return f"{operation.id} as {whole} has it: {settings}"
+    sharing = [
+        name
+        for name, setting in operation.dialects.items()
+        if all(_same(operation, setting, dial, value) for dial, value in changed.items())
+    ]
+    also = f" (as {' and '.join(sharing)})" if sharing else ""
+    return f"{operation.id} with {settings}{also}"
+
+
+def _same(operation: Operation, setting: Setting, name: str, value: Any) -> bool:
+    return bool(setting.get(name, operation.dial(name).default) == value)
+
+
+def _phrases(operation: Operation, changed: Mapping[str, Any], setting: Setting) -> Iterator[str]:
+    """Yield what each changed dial does, in the dial's own words where it has some."""
+    said: set[str] = set()
+    phrases = []
+    for name, value in changed.items():
+        dial = operation.dial(name)
+        prefix = name.rpartition(".")[0]
+        words = dial.words.get(value, "")
+        beside = {
+            other.name.removeprefix(f"{prefix}."): write(setting.get(other.name, other.default))
+            for other in operation.all_dials
+            if other.name.rpartition(".")[0] == prefix
+        }
+        said |= {f"{prefix}.{n}".lstrip(".") for n in beside if "{" + n + "}" in words}
+        phrases.append((name, words.format(**beside) or f"{name} = {write(value)}"))
+    return (phrase for name, phrase in phrases if name not in said)
