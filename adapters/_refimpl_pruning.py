@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from adapters import _refimpl_structured
 from adapters.base import Operations
 from refimpl import pruning, schedules, scores
 
@@ -11,6 +12,7 @@ Tensors = list[Any]
 Outputs = dict[str, Any]
 
 operations = Operations()
+operations.include(_refimpl_structured.operations)
 
 
 @operations.operation("score.magnitude")

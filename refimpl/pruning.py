@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from . import checks
 from .arrays import (
@@ -160,6 +161,36 @@ def prune_fraction(
             masks[i] = keep(xp.reshape(kept[start:stop], s.shape), previous[i])
             start = stop
     return masks, apply_masks(weights, masks, masking)
+
+
+def prune_iterative(
+    weights: Arrays,
+    scores: Sequence[Arrays],
+    amounts: Sequence[float],
+    *,
+    scope: str = "tensor",
+    previous: Arrays | None = None,
+    **dials: Any,
+) -> list[list[Array | None]]:
+    """Prune in rounds, each an amount of what the rounds before have left (Frankle & Carbin 2019).
+
+    ``scores`` and ``amounts`` have one entry per round: a list of scores as
+    :func:`prune_fraction` takes it, and a fraction in [0, 1]. ``scope``, ``previous`` and the dials
+    are those of :func:`prune_fraction`; with ``iterate`` "total" each amount is of all weights, so
+    that an amount which does not grow prunes nothing more.
+
+    Returns the masks after each round: a list of rounds, each a list of boolean masks.
+    Raises ValueError if there are not as many amounts as scores, and as :func:`prune_fraction`.
+    """
+    checks.same_length("amounts", amounts, "scores", scores)
+    rounds: list[list[Array | None]] = []
+    for amount, ranked in zip(amounts, scores, strict=True):
+        masks, _ = prune_fraction(
+            weights, ranked, amount=amount, scope=scope, previous=previous, **dials
+        )
+        rounds.append(masks)
+        previous = masks
+    return rounds
 
 
 def shrink(

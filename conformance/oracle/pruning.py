@@ -321,17 +321,25 @@ def stand_in(inputs: dict[str, Any], settings: Settings, outputs: dict[str, Any]
         return outputs
     if not _plausible(inputs, outputs, settings):
         return outputs
-    given: Masks = outputs["masks"]
-    competing: Masks = [None if m is None else np.zeros(m.shape, bool) for m in masks]
+    if not exchanges_equals(inputs, outputs["masks"], masks, settings):
+        return outputs
+    return outputs | pruned(inputs, masks, settings)
+
+
+def exchanges_equals(
+    inputs: dict[str, Any], given: Masks, wanted: Masks, settings: Settings
+) -> bool:
+    """Say whether masks prune as many weights of each rank as the wanted ones, and nothing else."""
+    competing: Masks = [None if m is None else np.zeros(m.shape, bool) for m in wanted]
     for group in groups(inputs, settings):
         for entry in group.entries:
             competing[entry.tensor].ravel()[entry.index] = True
-        if _pruned_ranks(group, given) != _pruned_ranks(group, masks):
-            return outputs
-    for mask, wanted, free in zip(given, masks, competing, strict=True):
-        if mask is not None and np.any((mask != wanted) & ~free):
-            return outputs
-    return outputs | pruned(inputs, masks, settings)
+        if _pruned_ranks(group, given) != _pruned_ranks(group, wanted):
+            return False
+    return not any(
+        mask is not None and np.any((mask != other) & ~free)
+        for mask, other, free in zip(given, wanted, competing, strict=True)
+    )
 
 
 def _pruned_ranks(group: Group, masks: Masks) -> Counter[tuple[int, Real]]:
@@ -353,12 +361,15 @@ def _plausible(inputs: dict[str, Any], outputs: dict[str, Any], settings: Settin
         right_kind = mask.dtype == np.dtype(bool) and result.dtype == w.dtype
         if not right_kind or mask.shape != w.shape or result.shape != w.shape:
             return False
-        if not _same_bits(result, masked(w, mask, settings)):
+        if not same_bits(result, masked(w, mask, settings)):
             return False
     return True
 
 
-def _same_bits(a: Tensor, b: Tensor) -> bool:
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Say whether two float tensors of one shape and dtype have the same bits; any NaN equals any."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
     words = f"u{a.dtype.itemsize}"
     undefined = np.isnan(a.astype(np.float64)) & np.isnan(b.astype(np.float64))
     return bool(np.all((a.view(words) == b.view(words)) | undefined))
