@@ -45,6 +45,18 @@ def optim_adamw(params: Tensors, grads: list[Tensors], *, lr: Any, **dials: Any)
     return _trajectory(optimizers.adamw, params, grads, lr, dials)
 
 
+@operations.operation("optim.rmsprop", dtypes=WIDE)
+def optim_rmsprop(params: Tensors, grads: list[Tensors], *, lr: Any, **dials: Any) -> Outputs:
+    """``refimpl.optimizers.rmsprop``."""
+    return _trajectory(optimizers.rmsprop, params, grads, lr, dials)
+
+
+@operations.operation("optim.adagrad", dtypes=WIDE)
+def optim_adagrad(params: Tensors, grads: list[Tensors], *, lr: Any, **dials: Any) -> Outputs:
+    """``refimpl.optimizers.adagrad``."""
+    return _trajectory(optimizers.adagrad, params, grads, lr, dials)
+
+
 @operations.operation("penalty.l1")
 def penalty_l1(weights: Tensors, *, strength: float, **dials: Any) -> Outputs:
     """``refimpl.regularization.penalty_l1``."""

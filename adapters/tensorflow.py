@@ -293,7 +293,7 @@ def optim_adamw(params: Tensors, grads: list[Tensors], **options: Any) -> Output
     dtypes=WIDE,
     dialect={
         "eps_at": "inside_root", "decay": "decoupled_by_lr", "momentum_form": "lr_inside",
-        "subnormals": "flush",
+        "hyperparameters": "float32", "subnormals": "flush", "in_place": "documented",
     },
 )  # fmt: skip
 def optim_rmsprop(
@@ -314,8 +314,11 @@ def optim_rmsprop(
 @adapter.operation(
     "optim.adagrad",
     dtypes=WIDE,
-    dialect={"eps_at": "inside_root", "decay": "decoupled_by_lr", "subnormals": "flush"},
-)
+    dialect={
+        "eps_at": "inside_root", "decay": "decoupled_by_lr", "hyperparameters": "float32",
+        "subnormals": "flush", "in_place": "documented",
+    },
+)  # fmt: skip
 def optim_adagrad(
     params: Tensors,
     grads: list[Tensors],

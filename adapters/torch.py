@@ -236,6 +236,21 @@ def optim_adamw(params: list[Tensor], grads: list[Tensors], **options: Any) -> O
     return _adam(torch.optim.AdamW, params, grads, **options)
 
 
+@adapter.operation("optim.rmsprop")
+def optim_rmsprop(params: list[Tensor], grads: list[Tensors], **options: Any) -> Outputs:
+    """``torch.optim.RMSprop``."""
+    return _trajectory(torch.optim.RMSprop, params, grads, **options)
+
+
+@adapter.operation("optim.adagrad")
+def optim_adagrad(
+    params: list[Tensor], grads: list[Tensors], *, initial_accumulator: float, **options: Any
+) -> Outputs:
+    """``torch.optim.Adagrad``."""
+    start = {"initial_accumulator_value": initial_accumulator}
+    return _trajectory(torch.optim.Adagrad, params, grads, **start, **options)
+
+
 _torch_layers.register(adapter)
 _torch_regularization.register(adapter)
 _torch_training.register(adapter)

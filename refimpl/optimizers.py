@@ -20,8 +20,8 @@ moves by minus that step, and weight decay is one of three settings of the dial 
 - "decoupled": ``w * (1 - weight_decay)`` first, then the step.
 
 Scalars (the learning rate and the bias corrections) are computed as Python floats, in float64. Some
-libraries take them through a narrower format first, which the dial ``hyperparameters`` of SGD and
-Adam tells: "float32" sends lr, momentum, weight_decay and the betas of the bias corrections through
+libraries take them through a narrower format first, which the dial ``hyperparameters`` tells:
+"float32" sends lr, momentum, weight_decay and the betas of the bias corrections through
 float32, "input_dtype" through the format of the step, where only the bias corrections can show it
 (``1 - 0.999**t`` cancels). ``1 - beta`` in the averages and eps stay as they are.
 """
@@ -225,6 +225,7 @@ def rmsprop(
     eps_at: str = "outside_root",
     momentum_form: str = "classical",
     decay: str = "coupled",
+    hyperparameters: str = "exact",
 ) -> Optimizer:
     """Return RMSprop: v = alpha * v + (1 - alpha) * g**2;  w = w - lr * g / (sqrt(v) + eps).
 
@@ -233,8 +234,8 @@ def rmsprop(
     and w = w - lr * b.
 
     Dials: ``eps_at`` "outside_root", or "inside_root": sqrt(v + eps); ``momentum_form``
-    "classical", or "lr_inside": b = momentum * b + lr * g / (...); w = w - b; ``decay``: see the
-    module docstring.
+    "classical", or "lr_inside": b = momentum * b + lr * g / (...); w = w - b; ``decay`` and
+    ``hyperparameters`` ("exact", or "float32" for lr and weight_decay): see the module docstring.
 
     Raises ValueError for alpha outside [0, 1), and for lr, eps, momentum or weight_decay negative
     or not finite. Source: Tieleman & Hinton 2012 (lecture 6.5); Graves 2013 (centred, with
@@ -245,6 +246,7 @@ def rmsprop(
     momentum = checks.number("momentum", momentum, low=0.0)
     checks.choice("eps_at", eps_at, ("outside_root", "inside_root"))
     checks.choice("momentum_form", momentum_form, MOMENTUM_FORM)
+    checks.choice("hyperparameters", hyperparameters, ("exact", "float32"))
 
     def rule(g: Array, slots: Slots, lr: float) -> tuple[Array, Slots]:
         xp = namespace(g)
@@ -262,7 +264,7 @@ def rmsprop(
         return (b if inside else lr * b), {**moments, "velocity": b}
 
     names = ["second_moment"] + ["first_moment"] * centered + ["velocity"] * (momentum > 0.0)
-    return _optimizer(rule, dict.fromkeys(names, 0.0), lr, weight_decay, decay)
+    return _optimizer(rule, dict.fromkeys(names, 0.0), lr, weight_decay, decay, hyperparameters)
 
 
 def adagrad(
@@ -274,28 +276,35 @@ def adagrad(
     *,
     eps_at: str = "outside_root",
     decay: str = "coupled",
+    hyperparameters: str = "exact",
 ) -> Optimizer:
     """Return Adagrad: G = G + g**2;  w = w - lr / (1 + t * lr_decay) * g / (sqrt(G) + eps).
 
     G starts at ``initial_accumulator``; t is the parameter's own step count from 0. Decoupled decay
     uses lr before ``lr_decay``.
 
-    Dials: ``eps_at`` "outside_root", or "inside_root": sqrt(G + eps); ``decay``: see the module
-    docstring. Raises ValueError for lr, lr_decay, eps, initial_accumulator or weight_decay negative
-    or not finite. Source: Duchi, Hazan & Singer 2011, "Adaptive Subgradient Methods for Online
+    Dials: ``eps_at`` "outside_root", or "inside_root": sqrt(G + eps); ``decay`` and
+    ``hyperparameters`` ("exact", or "float32" for lr, weight_decay and ``initial_accumulator``):
+    see the module docstring.
+
+    Raises ValueError for lr, lr_decay, eps, initial_accumulator or weight_decay negative or not
+    finite. Source: Duchi, Hazan & Singer 2011, "Adaptive Subgradient Methods for Online
     Learning and Stochastic Optimization".
     """
     lr_decay = checks.number("lr_decay", lr_decay, low=0.0)
     eps = checks.number("eps", eps, low=0.0)
     initial_accumulator = checks.number("initial_accumulator", initial_accumulator, low=0.0)
     checks.choice("eps_at", eps_at, ("outside_root", "inside_root"))
+    checks.choice("hyperparameters", hyperparameters, ("exact", "float32"))
+    start = initial_accumulator
+    start = through_float32(start) if hyperparameters == "float32" else start
 
     def rule(g: Array, slots: Slots, lr: float) -> tuple[Array, Slots]:
         total = slots["sum_of_squares"] + g * g
         rate = lr / (1.0 + (slots["step"] - 1) * lr_decay)
         return rate * g / _root(total, eps, eps_at), {"sum_of_squares": total}
 
-    return _optimizer(rule, {"sum_of_squares": initial_accumulator}, lr, weight_decay, decay)
+    return _optimizer(rule, {"sum_of_squares": start}, lr, weight_decay, decay, hyperparameters)
 
 
 def mask_state(state: State, masks: Arrays) -> State:

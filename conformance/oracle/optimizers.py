@@ -221,6 +221,40 @@ def adam(g: Tracked, slots: Slots, s: Settings) -> tuple[Tracked, Slots]:
     return lr * (m / c1) / (root(v) / root(c2) + eps), kept
 
 
+def rmsprop(g: Tracked, slots: Slots, s: Settings) -> tuple[Tracked, Slots]:
+    """v averages g² (centered: less the squared average of g); the step is lr·g/(√v + eps)."""
+    v = average(s["alpha"], slots.get("v", nothing(g)), g * g)
+    kept = {"v": v}
+    if s["centered"]:
+        a = kept["a"] = average(s["alpha"], slots.get("a", nothing(g)), g)
+        v = v - a * a
+    lr = constant(s["lr"])
+    inside = s.get("momentum_form") == "lr_inside"
+    scaled = (lr * g if inside else g) / divisor(v, s)
+    if not float(s["momentum"]):
+        return (scaled if inside else lr * scaled), kept
+    b = kept["b"] = constant(real(float(s["momentum"]))) * slots.get("b", nothing(g)) + scaled
+    return (b if inside else lr * b), kept
+
+
+def adagrad(g: Tracked, slots: Slots, s: Settings) -> tuple[Tracked, Slots]:
+    """G adds up g²; the step is lr/(1 + t·lr_decay)·g/(√G + eps)."""
+    start = constant(through(s["initial_accumulator"], s, s["dtype"]))
+    total = slots.get("sum", start) + g * g
+    slowed = constant(ONE + (s["t"] - 1) * real(float(s["lr_decay"])))
+    return constant(s["lr"]) / slowed * g / divisor(total, s), {"sum": total}
+
+
+def divisor(v: Tracked, s: Settings) -> Tracked:
+    """Return √v + eps, or √(v + eps)."""
+    return root(v + eps_of(s)) if s["eps_at"] == "inside_root" else root(v) + eps_of(s)
+
+
+def eps_of(s: Settings) -> Tracked:
+    """Return eps, rounded to the format once."""
+    return constant(real(float(s["eps"])))
+
+
 def correction(beta: float, s: Settings) -> Tracked:
     """Return 1 - β^t: computed in float64, or in the format, where its error is u/(1 - β^t)."""
     if not s["bias_correction"]:
