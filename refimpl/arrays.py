@@ -7,16 +7,21 @@ What shaped this module:
 * 16-bit floats have neither the range nor the precision to accumulate in, and float64 must not
   appear where the caller did not bring it (some devices have none): :func:`accumulation_dtype`;
 * a host round trip per call would stall a GPU, so nothing here calls ``bool``, ``float`` or ``int``
-  on an array.
+  on an array;
+* NumPy can do some things faster than the standard can say (:mod:`refimpl.numpy_forms`): whether it
+  may is asked here only (:func:`is_numpy`), and the portable form stands beside it.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, TypeAlias
 
 import array_api_compat
+
+from . import numpy_forms
 
 Array: TypeAlias = Any
 """Any array-API array. The standard has no common base class, hence ``Any``."""
@@ -24,10 +29,28 @@ Array: TypeAlias = Any
 Namespace: TypeAlias = Any
 DType: TypeAlias = Any
 
+FAST_FORMS = True
+"""Whether :mod:`refimpl.numpy_forms` may be used; the tests that compare the two forms switch it."""
+
+_namespaces: dict[type, Namespace] = {}
+
 
 def namespace(*arrays: Array | None) -> Namespace:
     """Return the array-API namespace of the arrays that are given (``None`` is ignored)."""
-    return array_api_compat.array_namespace(*[array for array in arrays if array is not None])
+    given = [array for array in arrays if array is not None]
+    kinds = {type(array) for array in given}
+    if len(kinds) != 1:
+        return array_api_compat.array_namespace(*given)
+    # A small model spends more time asking for its namespace than computing, so the answer is kept.
+    (kind,) = kinds
+    if kind not in _namespaces:
+        _namespaces[kind] = array_api_compat.array_namespace(*given)
+    return _namespaces[kind]
+
+
+def is_numpy(xp: Namespace) -> bool:
+    """Say whether the fast forms for NumPy may stand in for the portable ones."""
+    return FAST_FORMS and array_api_compat.is_numpy_namespace(xp)
 
 
 def accumulation_dtype(xp: Namespace, *arrays: Array | None) -> DType:
@@ -36,9 +59,13 @@ def accumulation_dtype(xp: Namespace, *arrays: Array | None) -> DType:
     This is the dtype of norms, penalty values and losses, and the dtype in which 16-bit inputs are
     computed before they are rounded back, once, at the end.
     """
+    return _accumulation_dtype(xp, *[array.dtype for array in arrays if array is not None])
+
+
+@cache
+def _accumulation_dtype(xp: Namespace, *dtypes: DType) -> DType:
     double = (getattr(xp, "float64", None), getattr(xp, "complex128", None))
-    given = [array for array in arrays if array is not None]
-    return xp.float64 if any(array.dtype in double for array in given) else xp.float32
+    return xp.float64 if any(dtype in double for dtype in dtypes) else xp.float32
 
 
 def widen(xp: Namespace, array: Array) -> Array:
@@ -71,10 +98,10 @@ def smallest(xp: Namespace, keys: Sequence[Array], k: int) -> Array:
     """Return a boolean mask of exactly the ``k`` smallest entries of a 1-d array.
 
     ``keys`` are 1-d arrays of one length, compared in order (the first decides, the next breaks its
-    ties); among equals the lowest index is the smallest. Keys must not hold NaN: the standard does
-    not say where a sort puts it.
+    ties); among equals, which -0.0 and +0.0 are, the lowest index is the smallest. Keys must not
+    hold NaN: the standard does not say where a sort puts it.
     """
-    return ranks(xp, keys) < k
+    return numpy_forms.smallest(keys, k) if is_numpy(xp) else ranks(xp, keys) < k
 
 
 def ranks(xp: Namespace, keys: Sequence[Array]) -> Array:
@@ -84,22 +111,39 @@ def ranks(xp: Namespace, keys: Sequence[Array]) -> Array:
 
 def stable_order(xp: Namespace, keys: Sequence[Array]) -> Array:
     """Return the indices that sort by the first key, then the next, then by index."""
-    *major, minor = keys
+    # A radix sort of the bits would tell -0.0 from +0.0; their sum with +0.0 is +0.0.
+    *major, minor = [key + xp.zeros_like(key) for key in keys]
     order = xp.argsort(minor, stable=True)
     for key in reversed(major):
         order = xp.take(order, xp.argsort(xp.take(key, order, axis=0), stable=True), axis=0)
     return order
 
 
+def where_or_zero(xp: Namespace, kept: Array, array: Array) -> Array:
+    """Return the array where ``kept`` (boolean, of its shape) is true, bit for bit, else +0.0."""
+    if is_numpy(xp):
+        return numpy_forms.where_or_zero(kept, array)
+    return xp.where(kept, array, xp.zeros_like(array))
+
+
 def euclidean_norm(xp: Namespace, array: Array, axis: tuple[int, ...] | None = None) -> Array:
     """Return the 2-norm over ``axis`` (default: all), which keeps its place with length 1.
 
-    Right whenever the true norm is representable: dividing by the largest magnitude first keeps
-    the squares from overflowing or vanishing. Infinities give infinity, NaN gives NaN.
+    Right whenever the true norm is representable: scaling the largest magnitude to between 1 and 2
+    keeps the squares from overflowing or vanishing, and a power of two rounds nothing, so that the
+    norm of (3, 4, 12) is 13. Infinities give infinity, NaN gives NaN.
     """
     if 0 in array.shape:
         return xp.sqrt(xp.sum(array * array, axis=axis, keepdims=True))
     largest = xp.max(xp.abs(array), axis=axis, keepdims=True)
-    unscaled = (largest == 0) | xp.isinf(largest)
-    scale = xp.where(unscaled, xp.ones_like(largest), largest)
+    unscaled = (largest == 0) | ~xp.isfinite(largest)
+    scale = _power_of_two_below(xp, xp.where(unscaled, xp.ones_like(largest), largest))
     return scale * xp.sqrt(xp.sum((array / scale) ** 2, axis=axis, keepdims=True))
+
+
+def _power_of_two_below(xp: Namespace, value: Array) -> Array:
+    """Return the power of two at or next below positive numbers, within the normal numbers."""
+    lowest = -126.0 if value.dtype == xp.float32 else -1022.0
+    exponent = xp.floor(xp.log2(value))
+    exponent = xp.maximum(exponent, xp.full_like(value, lowest))
+    return xp.pow(xp.full_like(value, 2.0), exponent)

@@ -12,7 +12,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from . import checks
-from .arrays import Array, Namespace, astype, namespace, smallest, stable_order, through_float32
+from .arrays import (
+    Array,
+    Namespace,
+    astype,
+    namespace,
+    smallest,
+    stable_order,
+    through_float32,
+    where_or_zero,
+)
 
 Arrays = Sequence[Array | None]
 
@@ -37,7 +46,7 @@ def apply_mask(weights: Array, mask: Array, *, masking: str = "select") -> Array
     checks.same_shape("weights", weights, "the mask", mask)
     if masking == "multiply":
         return weights * astype(xp, mask, weights.dtype)
-    return xp.where(mask, weights, xp.zeros_like(weights))
+    return where_or_zero(xp, mask, weights)
 
 
 def apply_masks(
@@ -92,7 +101,7 @@ def check_lists(
 
 def count_set(xp: Namespace, flags: Array) -> int:
     """The one host read: how many flags are set (see the module docstring)."""
-    return int(xp.sum(astype(xp, flags, xp.int64)))
+    return int(xp.count_nonzero(flags))
 
 
 def refuse_nan(xp: Namespace, scores: Array, before: Array | None, nan_score: str) -> None:
@@ -173,13 +182,12 @@ def sort_keys(xp: Namespace, values: Array, before: Array | None, nan_score: str
     """Return the sort keys: a class, then the score.
 
     The class is -1 for NaN ranked lowest, 0 for a number, 1 for NaN ranked highest and 2 for what
-    does not compete; it is left out where it could only be 0. Adding 0.0 makes -0.0
-    and +0.0 one key, which a radix sort of the bits would tell apart.
+    does not compete; it is left out where it could only be 0.
     """
-    missing = xp.isnan(values)
-    numbers = xp.where(missing, xp.zeros_like(values), values) + 0.0
     if nan_score == "reject" and before is None:
-        return [numbers]
+        return [values]
+    missing = xp.isnan(values)
+    numbers = xp.where(missing, xp.zeros_like(values), values)
     rank = -1 if nan_score == "lowest" else 1
     classes = astype(xp, missing, xp.int8) * rank
     if before is not None:

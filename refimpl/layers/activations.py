@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from ..arrays import Array, namespace
+from ..arrays import Array, namespace, scalar, where_or_zero
 from ..checks import choice
 from .checks import check_real, check_upstream
 
@@ -25,13 +25,14 @@ def relu(x: Array, *, nan: str = "propagate") -> tuple[Array, Callable[[Array], 
     xp = namespace(x)
     check_real(xp, x=x)
     choice("nan", nan, ("propagate", "no_gradient", "zero"))
-    zero = xp.zeros_like(x)
+    zero = scalar(xp, 0.0, x)
 
-    y = xp.where(~(x > 0) if nan == "zero" else x <= 0, zero, x)
+    # The sum makes +0.0 of -0.0, of which a maximum may give either.
+    y = where_or_zero(xp, x > 0, x) if nan == "zero" else xp.maximum(x, zero) + zero
 
     def backprop(dy: Array) -> Array:
         check_upstream(dy, y)
-        return xp.where(x <= 0 if nan == "propagate" else ~(x > 0), zero, dy)
+        return where_or_zero(xp, ~(x <= 0) if nan == "propagate" else x > 0, dy)
 
     return y, backprop
 

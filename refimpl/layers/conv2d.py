@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ..arrays import Array, Namespace, accumulation_dtype, astype, namespace
+from ..arrays import Array, Namespace, accumulation_dtype, astype, is_numpy, namespace
+from . import conv2d_in_cache
 from .checks import Padding, Pair, check_real, check_shape, check_upstream
 from .dense import Backprop
-from .windows import NO_PADDING, gather, place, scatter
+from .windows import NO_PADDING, Axis, gather, place, scatter
 
 
 def conv2d(
@@ -42,31 +43,57 @@ def conv2d(
         raise ValueError(f"x must have {expected} input channels, got {x.shape[3]}")
     if bias is not None:
         check_shape("bias", bias, (weight.shape[3],))
-    kh, kw, inner, outer = weight.shape
-    rows, columns = place(x, (kh, kw), stride, padding, dilation, ceil_mode=False)
-    work, given, kernel_size = accumulation_dtype(xp, x), x.dtype, kh * kw * inner
-    places = x.shape[0] * rows.outputs * columns.outputs
-
-    kernel = _split(xp, xp.reshape(astype(xp, weight, work), (kernel_size, outer)), groups)
-    taps = xp.stack(gather(xp, astype(xp, x, work), rows, columns, 0.0), axis=3)
-    split_taps = _split(xp, xp.reshape(taps, (places * kh * kw, inner * groups)), groups)
-    windows = xp.reshape(split_taps, (groups, places, kernel_size))
-    product = _merge(xp, xp.matmul(windows, kernel))
-    y = product if bias is None else product + astype(xp, bias, work)
-    y = astype(xp, xp.reshape(y, (x.shape[0], rows.outputs, columns.outputs, outer)), given)
+    rows, columns = place(
+        x, (weight.shape[0], weight.shape[1]), stride, padding, dilation, ceil_mode=False
+    )
+    work, given = accumulation_dtype(xp, x), x.dtype
+    wide_bias = None if bias is None else astype(xp, bias, work)
+    operands = (astype(xp, x, work), astype(xp, weight, work), wide_bias, rows, columns)
+    if is_numpy(xp) and groups == 1:
+        wide_y, pullback = conv2d_in_cache.correlate(*operands)
+    else:
+        wide_y, pullback = _correlate(xp, *operands, groups)
+    y = astype(xp, wide_y, given)
 
     def backprop(dy: Array) -> tuple[Array, Array, Array | None]:
         check_upstream(dy, y)
-        flat_dy = xp.reshape(astype(xp, dy, work), (places, outer))
+        dx, dweight, dbias = pullback(astype(xp, dy, work))
+        dbias = None if dbias is None else astype(xp, dbias, given)
+        return astype(xp, dx, given), astype(xp, dweight, given), dbias
+
+    return y, backprop
+
+
+def _correlate(
+    xp: Namespace,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    rows: Axis,
+    columns: Axis,
+    groups: int,
+) -> tuple[Array, Backprop]:
+    kh, kw, inner, outer = weight.shape
+    kernel_size, places = kh * kw * inner, x.shape[0] * rows.outputs * columns.outputs
+
+    kernel = _split(xp, xp.reshape(weight, (kernel_size, outer)), groups)
+    taps = xp.stack(gather(xp, x, rows, columns, 0.0), axis=3)
+    split_taps = _split(xp, xp.reshape(taps, (places * kh * kw, inner * groups)), groups)
+    windows = xp.reshape(split_taps, (groups, places, kernel_size))
+    product = _merge(xp, xp.matmul(windows, kernel))
+    flat_y = product if bias is None else product + bias
+    y = xp.reshape(flat_y, (x.shape[0], rows.outputs, columns.outputs, outer))
+
+    def backprop(dy: Array) -> tuple[Array, Array, Array | None]:
+        flat_dy = xp.reshape(dy, (places, outer))
         split_dy = _split(xp, flat_dy, groups)
         dweight = _merge(xp, xp.matmul(xp.matrix_transpose(windows), split_dy))
         dwindows = xp.matmul(split_dy, xp.matrix_transpose(kernel))
         dtaps = _merge(xp, xp.reshape(dwindows, (groups, places * kh * kw, inner)))
         dtaps = xp.reshape(dtaps, taps.shape)
         dx = scatter(xp, [dtaps[:, :, :, tap, :] for tap in range(kh * kw)], rows, columns)
-        dbias = None if bias is None else astype(xp, xp.sum(flat_dy, axis=0), given)
-        dweight = xp.reshape(dweight, tuple(weight.shape))
-        return astype(xp, dx, given), astype(xp, dweight, given), dbias
+        dbias = None if bias is None else xp.sum(flat_dy, axis=0)
+        return dx, xp.reshape(dweight, tuple(weight.shape)), dbias
 
     return y, backprop
 

@@ -99,6 +99,8 @@ def gather(xp: Namespace, x: Array, rows: Axis, columns: Axis, fill: float | boo
     padded = x
     for index, axis in ((1, rows), (2, columns)):
         extents = axis.before, axis.after + axis.overhang
+        if extents == (0, 0):
+            continue
         before, after = (_border(xp, padded, index, extent, fill) for extent in extents)
         padded = xp.concat([before, padded, after], axis=index)
     return [padded[:, row, column, :] for row, column in product(rows.taps(), columns.taps())]

@@ -1,0 +1,163 @@
+"""NumPy's fast forms beside the portable ones: the same bits, or within a derived tolerance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from refimpl import arrays, numpy_forms
+from refimpl.arrays import smallest, where_or_zero
+from refimpl.layers import conv2d, conv2d_in_cache, relu
+
+UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
+
+
+def normal(seed: int, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def portable(monkeypatch: pytest.MonkeyPatch, function: Callable[[], Any]) -> Any:
+    with monkeypatch.context() as patch:
+        patch.setattr(arrays, "FAST_FORMS", False)
+        return function()
+
+
+def same_bits(one: Any, other: Any) -> None:
+    assert one.dtype == other.dtype
+    assert one.shape == other.shape
+    assert one.tobytes() == other.tobytes()
+
+
+# Selection: which entries are chosen is exact, so both forms choose the same.
+
+KEYS = {
+    "distinct": [normal(1, (301,))],
+    "many equal": [np.round(normal(2, (301,)), 0)],
+    "both zeros": [np.where(normal(3, (301,)) > 0, 0.0, -0.0)],
+    "infinite": [np.where(abs(normal(4, (301,))) > 1, np.inf, -np.inf)],
+    "float64": [normal(5, (301,), np.float64)],
+    "classes": [np.sign(np.round(normal(6, (301,)))).astype(np.int8), np.round(normal(7, (301,)))],
+    "three keys": [np.round(normal(8 + i, (301,)) / 2) for i in range(3)],
+}
+
+
+@pytest.mark.parametrize("name", KEYS)
+@pytest.mark.parametrize("k", [0, 1, 2, 100, 150, 151, 299, 300, 301])
+def test_smallest(name: str, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = smallest(np, KEYS[name], k)
+    same_bits(fast, portable(monkeypatch, lambda: smallest(np, KEYS[name], k)))
+    assert fast.sum() == k
+
+
+def test_smallest_of_nothing_and_of_one() -> None:
+    assert smallest(np, [np.zeros(0)], 0).shape == (0,)
+    assert smallest(np, [np.zeros(1)], 1).tolist() == [True]
+
+
+DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64, np.complex64, np.int8]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", ["C", "F", "strided", "0-d", "empty"])
+def test_where_or_zero(dtype: Any, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = normal(20, (6, 10)) * 50
+    if dtype != np.int8:
+        values[0, :4] = [np.nan, np.inf, -np.inf, -0.0]
+    x, kept = values.astype(dtype), normal(21, (6, 10)) > 0
+    if layout == "F":
+        x = np.asfortranarray(x)
+    if layout == "strided":
+        x, kept = x[::2, 1::3], kept[::2, 1::3]
+    if layout == "0-d":
+        x, kept = x[0, 2, ...], kept[0, 2, ...]
+    if layout == "empty":
+        x, kept = x[:0], kept[:0]
+    fast = where_or_zero(np, kept, x)
+    same_bits(fast, portable(monkeypatch, lambda: where_or_zero(np, kept, x)))
+
+
+def test_relu(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.array([1, -1, 0.0, -0.0, np.nan, np.inf, -np.inf, 5e-324])
+    dy = np.array([2, np.inf, 3, np.nan, 4, -5, np.nan, -0.0])
+
+    def both() -> tuple[Any, Any]:
+        y, backprop = relu(x)
+        return y, backprop(dy)
+
+    y, dx = both()
+    for fast, slow in zip((y, dx), portable(monkeypatch, both), strict=True):
+        same_bits(fast, slow)
+    same_bits(y, np.array([1, 0, 0, 0, np.nan, np.inf, 0, 5e-324]))
+    same_bits(dx, np.array([2, 0, 0, 0, 4, -5, 0, -0.0]))
+
+
+# Convolution: the same products, added in another order.
+
+GEOMETRIES = {
+    "plain": {},
+    "stride": {"stride": [2, 3]},
+    "padding": {"padding": [[1, 2], [0, 3]]},
+    "dilation": {"dilation": [2, 1]},
+    "all": {"stride": [1, 2], "padding": [[2, 0], [1, 1]], "dilation": [1, 2]},
+}
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("cache", [1, 2**10, 2**12, 2**20], ids="{} bytes".format)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_conv2d(geometry: str, cache: int, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # 1 byte: one row at a time; 1 KiB: several rows; 4 KiB: one or more images; 1 MiB: all.
+    monkeypatch.setattr(conv2d_in_cache, "CACHE", cache)
+    x, weight = normal(30, (5, 7, 8, 3), dtype), normal(31, (3, 2, 3, 4), dtype)
+    bias = normal(32, (4,), dtype)
+    y, _ = conv2d(x, weight, bias, **GEOMETRIES[geometry])
+    dy = normal(33, y.shape, dtype)
+
+    def everything(x: Any, weight: Any, bias: Any, dy: Any) -> tuple[Any, ...]:
+        y, backprop = conv2d(x, weight, bias, **GEOMETRIES[geometry])
+        return y, *backprop(dy)
+
+    given = (x, weight, bias, dy)
+    fast = everything(*given)
+    slow = portable(monkeypatch, lambda: everything(*given))
+    # A sum of n products in any order is within n·u of Σ|a·b|, the same sum over magnitudes.
+    scales = portable(monkeypatch, lambda: everything(*[abs(a) for a in given]))
+    counts = {
+        "y": 3 * 2 * 3 + 1,
+        "dx": 3 * 2 * 4,
+        "dweight": dy[..., 0].size,
+        "dbias": dy[..., 0].size,
+    }
+    for one, other, scale, count in zip(fast, slow, scales, counts.values(), strict=True):
+        assert one.dtype == other.dtype == dtype
+        assert (abs(one - other) <= 2 * count * UNIT[dtype] * scale).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_conv2d_of_16_bits_is_computed_in_32(dtype: Any) -> None:
+    x, weight = normal(34, (2, 5, 6, 3)).astype(dtype), normal(35, (3, 2, 3, 4)).astype(dtype)
+    y, backprop = conv2d(x, weight)
+    wide, wide_backprop = conv2d(x.astype(np.float32), weight.astype(np.float32))
+    dy = normal(36, y.shape).astype(dtype)
+    same_bits(y, wide.astype(dtype))
+    for narrow, full in zip(
+        backprop(dy)[:2], wide_backprop(dy.astype(np.float32))[:2], strict=True
+    ):
+        same_bits(narrow, full.astype(dtype))
+    assert backprop(dy)[2] is None
+
+
+def test_conv2d_blocks_are_all_windows_once() -> None:
+    for images, rows, cache in product((1, 3), (1, 4, 7), (1, 300, 900, 10**6)):
+        windows = np.zeros((images, rows, 5, 2, 2, 3), np.float32)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(conv2d_in_cache, "CACHE", cache)
+            for block in conv2d_in_cache._blocks(windows):
+                assert windows[block].nbytes <= max(cache, windows[0, 0].nbytes)
+                windows[block] += 1
+        assert (windows == 1).all()
