@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from adapters.base import WITH_COMPLEX, Operations
-from refimpl import clipping
+from refimpl import adaptive_clipping, clipping
 
 Tensors = list[Any]
 Outputs = dict[str, Any]
@@ -31,3 +31,16 @@ def clip_global_norm(grads: Tensors, *, max_norm: float, ord: float = 2, **dials
     """``refimpl.clipping.clip_global_norm``."""
     clipped, total = clipping.clip_global_norm(grads, max_norm, ord, **dials)
     return {"grads": clipped, "total_norm": total}
+
+
+@operations.operation("clip.unitwise")
+def clip_unitwise(grads: Tensors, weights: Tensors, **params: Any) -> Outputs:
+    """``refimpl.adaptive_clipping.clip_unitwise``."""
+    return {"grads": adaptive_clipping.clip_unitwise(grads, weights, **params)}
+
+
+@operations.operation("clip.per_example")
+def clip_per_example(grads: Tensors, **params: Any) -> Outputs:
+    """``refimpl.adaptive_clipping.clip_per_example``."""
+    clipped, norms = adaptive_clipping.clip_per_example(grads, **params)
+    return {"grads": clipped, "norms": norms}
