@@ -12,6 +12,7 @@ from adapters import (
     _refimpl_layers,
     _refimpl_optimizers,
     _refimpl_pruning,
+    _refimpl_regularization,
     _refimpl_training,
 )
 from adapters.base import FLOATS, Adapter
@@ -21,6 +22,7 @@ FAMILIES = (
     _refimpl_pruning,
     _refimpl_layers,
     _refimpl_optimizers,
+    _refimpl_regularization,
     _refimpl_training,
 )
 

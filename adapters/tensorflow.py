@@ -104,6 +104,8 @@ def _penalty(weights: Tensors, regularizer: Callable[[Tensor], Tensor]) -> Outpu
     they are float32 too.
     """
     present = [weight for weight in weights if weight is not None]
+    if len({weight.dtype for weight in present}) > 1:
+        raise Unsupported("each regulariser of Keras has the dtype of its weight: they do not add")
     with tf.GradientTape() as tape:
         tape.watch(present)
         value = tf.add_n([regularizer(weight) for weight in present])
@@ -177,7 +179,7 @@ def prox_elastic_net(weights: Tensors, *, l1: float, l2: float, step: float) -> 
     dtypes=WIDE,
     dialect={
         "eps": 1e-7, "below_limit": "rescaled", "nonfinite": "multiply", "norm": "naive",
-        "infinite_limit": "multiply", "negative_limit": "zeros", "nan_limit": "nan",
+        "infinite_limit": "multiply", "negative_limit": "zeros", "nan_limit": "all_nan",
         "subnormals": "flush",
     },
 )  # fmt: skip

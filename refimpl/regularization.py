@@ -49,8 +49,13 @@ def penalty_l1(
     "float32": the strength passes through float32 whatever the dtype of the weights is.
     Source: Tibshirani 1996, "Regression Shrinkage and Selection via the Lasso".
     """
-    strength = _through(_strength("strength", strength), hyperparameters)
-    return penalty_elastic_net(weights, strength, 0.0, sign_of_zero=sign_of_zero)
+    return penalty_elastic_net(
+        weights,
+        _strength("strength", strength),
+        0.0,
+        sign_of_zero=sign_of_zero,
+        hyperparameters=hyperparameters,
+    )
 
 
 def penalty_l2(
@@ -72,14 +77,21 @@ def penalty_l2(
 
 
 def penalty_elastic_net(
-    weights: Arrays, l1: float, l2: float, *, half: bool = False, sign_of_zero: str = "zero"
+    weights: Arrays,
+    l1: float,
+    l2: float,
+    *,
+    half: bool = False,
+    sign_of_zero: str = "zero",
+    hyperparameters: str = "exact",
 ) -> Penalty:
     """Return ``l1 * sum(|w|) + l2 * sum(w**2)``, and ``l1 * sign(w) + 2 * l2 * w``.
 
     Dials: those of :func:`penalty_l1` and :func:`penalty_l2`.
     Source: Zou & Hastie 2005, "Regularization and Variable Selection via the Elastic Net".
     """
-    l1, l2 = _strength("l1", l1), _strength("l2", l2)
+    l1 = _through(_strength("l1", l1), hyperparameters)
+    l2 = _through(_strength("l2", l2), hyperparameters)
     checks.choice("sign_of_zero", sign_of_zero, ("zero", "plus_one"))
     at_zero = 0.0 if sign_of_zero == "zero" else 1.0
     square = 0.5 * l2 if half else l2
@@ -100,17 +112,18 @@ def penalty_group_lasso(
     """Return ``strength * sum(norm2(w_group))``, and ``strength * w / norm2(w_group)``.
 
     ``axis`` (one or several, negative ones count from the end) indexes the groups: the norms run
-    over the remaining axes. The subgradient of a zero group is 0.
+    over the remaining axes; no axis makes each array one group. The subgradient of a zero group
+    is 0.
 
     Dial: ``size_weight`` "none", or "sqrt_size": each group counts times the root of its number of
-    elements. Raises ValueError for an axis that a weight does not have.
+    elements. Raises ValueError for an axis that a weight does not have, or one given twice.
     Source: Yuan & Lin 2006, "Model Selection and Estimation in Regression with Grouped Variables".
     """
     strength = _strength("strength", strength)
     checks.choice("size_weight", size_weight, ("none", "sqrt_size"))
 
     def one(xp: Namespace, w: Array) -> tuple[Array, Array]:
-        norms, size = _group_norms(xp, w, axis)
+        norms, size = group_norms(xp, w, axis)
         factor = strength * math.sqrt(size) if size_weight == "sqrt_size" else strength
         divisor = xp.where(norms == 0, xp.ones_like(norms), norms)
         return factor * xp.sum(norms), factor * (w / divisor)
@@ -175,21 +188,30 @@ def prox_elastic_net(
 
 
 def prox_group_lasso(
-    weights: Arrays, strength: float, step: float, axis: Axis, *, size_weight: str = "none"
+    weights: Arrays,
+    strength: float,
+    step: float,
+    axis: Axis,
+    *,
+    size_weight: str = "none",
+    zero_sign: str = "positive",
 ) -> list[Array | None]:
     """Return ``w * max(0, 1 - t / norm2(w_group))`` with ``t = strength * step``.
 
-    ``axis`` and the dial ``size_weight`` are those of :func:`penalty_group_lasso`. A group whose
-    norm is at most ``t`` becomes +0.0. Source: Yuan & Lin 2006.
+    ``axis`` and the dial ``size_weight`` are those of :func:`penalty_group_lasso`, ``zero_sign``
+    that of :func:`prox_l1`. A group whose norm is at most ``t`` becomes +0.0. A NaN makes its whole
+    group NaN. Source: Yuan & Lin 2006.
     """
     t = _strength("strength", strength) * _strength("step", step)
     checks.choice("size_weight", size_weight, ("none", "sqrt_size"))
+    checks.choice("zero_sign", zero_sign, ("positive", "of_weight"))
 
     def one(xp: Namespace, w: Array) -> Array:
-        norms, size = _group_norms(xp, w, axis)
+        norms, size = group_norms(xp, w, axis)
         limit = scalar(xp, t * math.sqrt(size) if size_weight == "sqrt_size" else t, w)
         divisor = xp.where(norms == 0, xp.ones_like(norms), norms)
-        return xp.where(norms <= limit, xp.zeros_like(w), w * (1.0 - limit / divisor))
+        zero = xp.zeros_like(w) if zero_sign == "positive" else w * 0.0
+        return xp.where(norms <= limit, zero, w * (1.0 - limit / divisor))
 
     return _map(weights, one)
 
@@ -203,13 +225,18 @@ def _through(strength: float, hyperparameters: str) -> float:
     return through_float32(strength) if hyperparameters == "float32" else strength
 
 
-def _group_norms(xp: Namespace, w: Array, axis: Axis) -> tuple[Array, int]:
-    """Return the norm of each group, broadcastable against ``w``, and the size of a group."""
+def group_norms(xp: Namespace, w: Array, axis: Axis) -> tuple[Array, int]:
+    """Return the 2-norm of each group, broadcastable against ``w``, and the size of a group.
+
+    ``axis`` indexes the groups. Raises ValueError for an axis that is not there, or given twice.
+    """
     axes = axis if isinstance(axis, tuple | list) else (axis,)
     for one in axes:
         if not -w.ndim <= checks.integer("axis", one) < w.ndim:
             raise ValueError(f"axis must be one of the {w.ndim} axes of the weight, got {one}")
     groups = {one % w.ndim for one in axes}
+    if len(groups) != len(axes):
+        raise ValueError(f"axis must name each axis once, got {axis}")
     rest = tuple(one for one in range(w.ndim) if one not in groups)
     if not rest:  # each element is a group; an empty axis means "all" in some libraries
         return xp.abs(w), 1

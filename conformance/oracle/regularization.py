@@ -109,12 +109,27 @@ def soft_threshold(weight: Tensor, settings: Settings) -> Value | Tensor:
     t = real(float(settings["strength"])) * real(float(settings["step"]))
     weights, name = exact(weight), weight.dtype.name
     values = each(lambda x: soft(x, t), weights)
-    rounded = round_all(values, name)
-    if _same(exact(rounded), values) and _same(exact(round_all(full((), t), name)), full((), t)):
-        return _signed(rounded, weight, settings)
+    bits = bits_if_exact(values, name, t)
+    if bits is not None:
+        return signed(bits, weight, settings)
     room = ONE - 2 * SOFT_ULPS * real(FLOATS[name].unit_roundoff)
     scale = each(lambda x: ZERO if x != x or abs(x) <= t * room else _finite(abs(x)) + t, weights)
     return Value(values, name, scale)
+
+
+def bits_if_exact(values: Exact, name: str, *used: Real) -> Tensor | None:
+    """Return the values as a tensor if they, and the numbers used on the way, are of the format."""
+    rounded, way = round_all(values, name), np.array([*used], dtype=object)
+    same = _same(exact(rounded), values) and _same(exact(round_all(way, name)), way)
+    return rounded if same else None
+
+
+def signed(values: Tensor, weight: Tensor, settings: Settings) -> Tensor:
+    """Return the values with the zeros that the dial ``zero_sign`` asks for."""
+    if settings["zero_sign"] == "positive":
+        return values
+    zeros = np.copysign(np.zeros(weight.shape), weight.astype(np.float64)).astype(weight.dtype)
+    return np.where(values == 0, zeros, values)
 
 
 def _finite(x: Real) -> Real:
@@ -123,10 +138,3 @@ def _finite(x: Real) -> Real:
 
 def _same(a: Exact, b: Exact) -> bool:
     return all(x == y or (x != x and y != y) for x, y in zip(a.ravel(), b.ravel(), strict=True))
-
-
-def _signed(values: Tensor, weight: Tensor, settings: Settings) -> Tensor:
-    if settings["zero_sign"] == "positive":
-        return values
-    zeros = np.copysign(np.zeros(weight.shape), weight.astype(np.float64)).astype(weight.dtype)
-    return np.where(values == 0, zeros, values)
