@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,12 @@ def canonical(
     to_native: Callable[[Any], Any],
     to_numpy: Callable[[Any], Any],
     dtypes: tuple[str, ...] = FLOATS,
+    dialect: Mapping[str, Any] | None = None,
 ) -> Adapter:
     """Return refimpl as a participant that is given, and must give back, arrays of one library.
 
     ``dtypes`` are the float formats that the library has; operations are listed in those only.
+    ``dialect`` is what the library's arithmetic does in every operation (``subnormals=flush``).
     """
 
     def back(array: Any) -> Any:
@@ -50,4 +52,6 @@ def canonical(
         operation: tuple(d for d in listed if d in dtypes)
         for operation, listed in adapter.dtypes.items()
     }
+    if dialect:
+        adapter.dialect = {operation: dict(dialect) for operation in adapter.functions}
     return adapter

@@ -9,5 +9,10 @@ import numpy as np
 from adapters._refimpl import canonical
 
 adapter = canonical(
-    "jax", jax.__version__, jnp.asarray, np.asarray, ("float32", "float16", "bfloat16")
+    "jax",
+    jax.__version__,
+    jnp.asarray,
+    np.asarray,
+    ("float32", "float16", "bfloat16"),
+    {"subnormals": "flush"},
 )

@@ -10,13 +10,13 @@ run is data: a :class:`Plan` is made from the plain descriptions that the fixtur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from . import clipping, optimizers, regularization, schedules, scores
+from . import clipping, lr_schedules, optimizers, regularization, schedules, scores
 from .arrays import Array, namespace, present
 from .models import Model, forward, loss
 from .pruning import apply_mask, prune_fraction
@@ -39,10 +39,16 @@ OPTIMIZERS: dict[str, Callable[..., optimizers.Optimizer]] = {
     "optim.sgd": optimizers.sgd,
     "optim.adam": optimizers.adam,
     "optim.adamw": optimizers.adamw,
+    "optim.rmsprop": optimizers.rmsprop,
+    "optim.adagrad": optimizers.adagrad,
 }
 SCORES: dict[str, Callable[..., Any]] = {
     "score.magnitude": lambda params, grads: scores.magnitude(params),
     "score.gradient": lambda params, grads: scores.gradient(grads),
+    "score.taylor": scores.taylor,
+    "score.snip": scores.snip,
+    "score.movement": scores.movement,
+    "score.fisher": lambda params, grads: scores.fisher(grads),
 }
 
 
@@ -51,7 +57,9 @@ class Plan:
     """What is done at every step, from plain descriptions (dicts with an ``operation``).
 
     Attributes:
-        optimizer: ``{"operation": "optim.sgd", "lr": 0.1 or one per step, …}``.
+        optimizer: ``{"operation": "optim.sgd", "lr": 0.1, …}``; ``lr`` may also be a list with one
+            rate per step, or a schedule ``{"schedule": "cosine", "lr": 0.1, "steps": 100, …}``
+            (:func:`refimpl.lr_schedules.described`).
         clip: ``{"operation": "clip.global_norm", "max_norm": 1.0}``, or None.
         penalty: ``{"operation": "penalty.l1", "strength": 1e-3}``, or None; its gradient joins before
             the clip.
@@ -71,6 +79,7 @@ class Plan:
     prune: Description | None = None
     accumulate: str = "mean"
     loss_scale: float | Sequence[float] = 1.0
+    _rates: float | Sequence[float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse what no stage can do."""
@@ -80,14 +89,17 @@ class Plan:
         for value in [scale] if isinstance(scale, int | float) else scale:
             if not 0 < value < float("inf"):
                 raise ValueError(f"loss_scale must be a finite number > 0, got {value}")
+        rates = self.optimizer["lr"]
+        rates = lr_schedules.described(rates) if isinstance(rates, Mapping) else rates
+        object.__setattr__(self, "_rates", rates)
 
     def scale(self, step: int) -> float:
         """Return the loss scale of a step."""
-        return _at(self.loss_scale, step)
+        return _at("loss_scale", self.loss_scale, step)
 
     def lr(self, step: int) -> float:
         """Return the learning rate of a step."""
-        return _at(self.optimizer["lr"], step)
+        return _at("lr", self._rates, step)
 
     def make_optimizer(self) -> optimizers.Optimizer:
         """Return the optimiser."""
@@ -187,7 +199,7 @@ def train(
     loss_description: Description,
     plan: Plan,
     state: State,
-    steps: Sequence[Sequence[tuple[Array, Array]]],
+    steps: Iterable[Sequence[tuple[Array, ...]]],
     on_stage: OnStage = _ignore,
 ) -> State:
     """Train a model: ``steps`` holds, for each step, its micro-batches ``(x, targets)``.
@@ -319,5 +331,9 @@ def _options(description: Description) -> dict[str, Any]:
     return {name: value for name, value in description.items() if name != "operation"}
 
 
-def _at(value: float | Sequence[float], step: int) -> float:
-    return value if isinstance(value, int | float) else value[step]
+def _at(name: str, value: float | Sequence[float], step: int) -> float:
+    if isinstance(value, int | float):
+        return value
+    if step >= len(value):
+        raise ValueError(f"{name} is given for {len(value)} steps, but this is step {step}")
+    return value[step]

@@ -1,0 +1,136 @@
+"""``python -m refimpl train`` and ``secateurs train``: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from refimpl import datasets
+from refimpl.__main__ import main
+
+QUICK = ["train", "--epochs", "1", "--batch-size", "128"]
+
+
+def lines(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines()]
+
+
+def test_an_epoch_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*QUICK[:2], "2", *QUICK[3:]]) == 0
+    printed = lines(capsys.readouterr().out)
+    assert [line[1] for line in printed] == ["1", "2"]
+    assert float(printed[-1][5]) > 0.8
+
+
+def test_the_same_seed_gives_the_same_run(capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = []
+    for seed in ("1", "1", "2"):
+        assert main([*QUICK, "--seed", seed]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] != outputs[2]
+
+
+@pytest.mark.parametrize("other", ["torch", "array_api_strict"])
+def test_every_backend_takes_the_same_steps(other: str, tmp_path: Path) -> None:
+    pytest.importorskip(other)
+    losses = []
+    for name in ("numpy", other):
+        trace = tmp_path / f"{name}.jsonl"
+        assert (
+            main([*QUICK, "--clip", "global_norm:1", "--backend", name, "--trace", str(trace)]) == 0
+        )
+        losses.append([json.loads(line)["loss"] for line in trace.read_text().splitlines()])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--clip", "global_norm:0.1"],
+        ["--clip", "norm:0.05"],
+        ["--clip", "value:0.001"],
+        ["--prune", "0.9"],
+        ["--optimizer", "adam"],
+        ["--optimizer", '{"operation": "optim.sgd", "lr": 0.05, "weight_decay": 0.5}'],
+        ["--momentum", "0"],
+        ["--lr", "0.01"],
+    ],
+)
+def test_every_option_has_an_effect(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(QUICK) == 0
+    plain = capsys.readouterr().out
+    assert main([*QUICK, *options]) == 0
+    assert capsys.readouterr().out != plain
+
+
+def test_pruning_reaches_its_sparsity(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*QUICK, "--prune", "0.75"]) == 0
+    assert lines(capsys.readouterr().out)[-1][-1] == "0.750"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--clip", "sideways:1"], "--clip must be value:C"),
+        (["--clip", "global_norm:-1"], "max_norm must be >= 0"),
+        (["--data", "nowhere"], "--data must be digits"),
+        (["--data", "nowhere,either"], "nowhere: cannot be read"),
+        (["--model", "nowhere.json"], "nowhere.json"),
+        (["--optimizer", "lion"], "unknown optimizer 'optim.lion'"),
+        (["--prune", "1.5"], "final"),
+    ],
+)
+def test_bad_options_get_one_line_and_2(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*QUICK, *options]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+
+
+def test_a_backend_that_is_not_there_is_3(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*QUICK, "--backend", "numpy", "--device", "cuda:0"]) == 3
+    assert capsys.readouterr().err == "secateurs: numpy has no device 'cuda:0', only cpu\n"
+
+
+def test_cupy_without_a_gpu_says_so_in_one_line() -> None:
+    command = [sys.executable, "-m", "refimpl", "train", "--backend", "cupy"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode == 0:
+        pytest.skip("there is a CUDA device here")
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+
+
+def test_idx_files(tmp_path: Path) -> None:
+    pictures = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
+    images, labels = tmp_path / "images", tmp_path / "labels"
+
+    def header(*shape: int) -> bytes:
+        return bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
+
+    images.write_bytes(header(2, 3, 4) + pictures.tobytes())
+    labels.write_bytes(header(2) + bytes([7, 1]))
+    x, y = datasets.idx(images, labels)
+    np.testing.assert_array_equal(x[..., 0] * 255, pictures.astype(np.float32))
+    assert y.tolist() == [7, 1]
+    damaged: dict[str, Any] = {
+        "not an IDX file": b"GIF89a" + bytes(20),
+        "do not fill shape": header(2, 3, 4) + bytes(5),
+        "cannot be read": b"\x1f\x8b" + bytes(9),
+    }
+    for message, content in damaged.items():
+        images.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            datasets.idx(images, labels)
+    images.write_bytes(header(3, 3, 4) + bytes(36))
+    with pytest.raises(ValueError, match="do not belong together"):
+        datasets.idx(images, labels)
