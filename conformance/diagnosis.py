@@ -9,16 +9,17 @@ as long as they explain more cases. What stays unexplained is shown by its small
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
 from conformance import fixtures
 from conformance.commands.snippet import snippet
-from conformance.compare import compare
+from conformance.compare import compare, differs
 from conformance.judge import Verdict, stand_in
-from conformance.operation import Dial, Mistake, Operation, Setting, sizes, write
+from conformance.operation import Mistake, Operation, Setting, sizes
+from conformance.wording import departure, describe
 
 BUDGET = 5.0
 """Seconds for one operation."""
@@ -172,11 +173,6 @@ class _Evidence:
             self.passing, hypothesis
         )
 
-    @property
-    def sample(self) -> list[Verdict]:
-        """A few small failing and passing cases of different flags."""
-        return [*_diverse(self.failing), *_diverse(self.passing)]
-
 
 def _diverse(verdicts: list[Verdict]) -> list[Verdict]:
     firsts = {v.case.flags: v for v in reversed(verdicts) if sizes(v.case.inputs) <= LARGEST}
@@ -196,7 +192,7 @@ def _search(evidence: _Evidence) -> list[Hypothesis]:
             (Hypothesis(setting) for setting in _singles(operation, dialect)),
             mistakes,
             (Hypothesis(setting) for setting in operation.dialects.values()),
-            (Hypothesis(setting) for setting in _pairs(operation, dialect)),
+            (Hypothesis(setting) for setting in _pairs(evidence)),
         )
     found: list[Hypothesis] = []
     try:
@@ -227,15 +223,17 @@ def _best(evidence: _Evidence, found: list[Hypothesis]) -> list[Hypothesis]:
 def _moves(operation: Operation) -> Iterator[tuple[Setting, Setting]]:
     """Yield single dials with a value, and what must be set beside them for it to show."""
     for dial in operation.all_dials:
-        for value in _values(dial):
+        for value in (dial.default, *dial.others):
             yield {dial.name: value}, dial.context if value != dial.default else {}
 
 
-def _values(dial: Dial) -> tuple[Any, ...]:
-    values = (dial.default, *dial.others)
-    if dial.others and all(type(value) is float for value in values):
-        values += tuple(eps for eps in EPSILONS if eps not in values)
-    return values
+def _epsilons(operation: Operation) -> Iterator[tuple[Setting, Setting]]:
+    """Yield the dials that are small numbers, with the numbers that are in use."""
+    for dial in operation.dials:
+        values = (dial.default, *dial.others)
+        if dial.others and all(type(value) is float for value in values):
+            for eps in EPSILONS:
+                yield {dial.name: eps}, dial.context
 
 
 def _apart(
@@ -251,25 +249,34 @@ def _apart(
 
 
 def _singles(operation: Operation, dialect: Setting) -> Iterator[Setting]:
-    settings = ({**dialect, **context, **dial} for dial, context in _moves(operation))
+    moves = (*_moves(operation), *_epsilons(operation))
+    settings = ({**dialect, **context, **dial} for dial, context in moves)
     return _apart(operation, dialect, settings)
 
 
-def _pairs(operation: Operation, dialect: Setting) -> Iterator[Setting]:
-    pairs = combinations(_moves(operation), 2)
+def _pairs(evidence: _Evidence) -> Iterator[Setting]:
+    """Yield the pairs of dials of which one at least moves the smallest failing case."""
+    operation, dialect = evidence.operation, evidence.dialect
+    smallest = (evidence.strict or evidence.unrefused)[0]
+    declared = evidence.expected(smallest, Hypothesis(dialect))
+    moving = [
+        (dial, context, differs(evidence.expected(smallest, Hypothesis(moved)), declared))
+        for dial, context in _moves(operation)
+        for moved in [{**dialect, **context, **dial}]
+    ]
     settings = (
         {**dialect, **one_context, **other_context, **one, **other}
-        for (one, one_context), (other, other_context) in pairs
-        if one.keys() != other.keys()
+        for (one, one_context, a), (other, other_context, b) in combinations(moving, 2)
+        if (a or b) and one.keys() != other.keys()
     )
-    return _apart(operation, dialect, settings)
+    yield from _apart(operation, dialect, settings)
 
 
 def _assembled(evidence: _Evidence, mistakes: list[Hypothesis]) -> list[Hypothesis]:
     """Return the hypothesis that grows, dial by dial, from the most promising starts."""
     declared = Hypothesis(evidence.dialect)
     named = [Hypothesis(setting) for setting in evidence.operation.dialects.values()]
-    sample = evidence.sample
+    sample = _diverse(evidence.failing)
     best, score = declared, len(evidence.passing)
     try:
         starts = sorted([declared, *named, *mistakes], key=lambda h: -evidence.count(sample, h))
@@ -281,19 +288,28 @@ def _assembled(evidence: _Evidence, mistakes: list[Hypothesis]) -> list[Hypothes
     except _Late:
         pass
     gained = score - len(evidence.passing)
-    return [best] if 2 * gained >= len(evidence.failing) else []
+    return [best] if gained and 2 * gained >= len(evidence.failing) else []
 
 
 def _grown(evidence: _Evidence, start: Hypothesis, sample: list[Verdict]) -> Hypothesis:
-    best, score = start, evidence.count(sample, start)
-    while score < len(sample):
+    """Add the dial that explains most of a sample, less what it breaks, until none helps."""
+    passing = _diverse(evidence.passing)
+
+    def score(hypothesis: Hypothesis, least: int) -> int:
+        explained = evidence.count(sample, hypothesis)
+        # What passed is looked at only for a hypothesis that could still be better.
+        kept = evidence.count(passing, hypothesis) if explained > least else 0
+        return explained + kept - len(passing)
+
+    best, reached = start, score(start, -1)
+    while reached < len(sample):
         settings = _singles(evidence.operation, best.setting)
         nexts = [Hypothesis(setting, start.mistake) for setting in settings]
-        counts = [evidence.count(sample, hypothesis) for hypothesis in nexts]
-        if max(counts, default=0) <= score:
+        scores = [score(hypothesis, reached) for hypothesis in nexts]
+        if max(scores, default=reached) <= reached:
             break
-        score = max(counts)
-        best = nexts[counts.index(score)]
+        reached = max(scores)
+        best = nexts[scores.index(reached)]
     return best
 
 
@@ -307,9 +323,9 @@ def _tell(evidence: _Evidence, failing: list[Verdict], found: list[Hypothesis]) 
     if found:
         first = found[0]
         left = [v for v in failing if _unexplained(evidence, v, first)]
-        words = [_words(operation, dialect, hypothesis) for hypothesis in found]
+        words = [describe(operation, dialect, h.setting, h.mistake) for h in found]
         sentence = "behaves like " + ", or like ".join(words)
-        setting, mistake = _departure(operation, dialect, first.setting), first.mistake
+        setting, mistake = departure(operation, dialect, first.setting), first.mistake
     unrefused = [v for v in left if v in evidence.unrefused]
     others = [v for v in left if v not in unrefused]
     explained = len(failing) - len(left)
@@ -350,56 +366,3 @@ def _unexplained(evidence: _Evidence, verdict: Verdict, hypothesis: Hypothesis) 
         return evidence.agrees(verdict, hypothesis) is False
     except _Late:
         return True
-
-
-def _departure(operation: Operation, dialect: Setting, setting: Setting) -> dict[str, Any]:
-    """Return the dials of a setting that are not as declared."""
-    return {
-        dial.name: setting.get(dial.name, dial.default)
-        for dial in operation.all_dials
-        if setting.get(dial.name, dial.default) != dialect.get(dial.name, dial.default)
-    }
-
-
-def _words(operation: Operation, dialect: Setting, hypothesis: Hypothesis) -> str:
-    changed = _departure(operation, dialect, hypothesis.setting)
-    settings = ", ".join(_phrases(operation, changed, hypothesis.setting))
-    mistake = hypothesis.mistake
-    if mistake is not None:
-        link = f" ({mistake.links[0]})" if mistake.links else ""
-        words = f'the known mistake "{mistake.name}": {mistake.description}{link}'
-        return f"{words}, with {settings}" if settings else words
-    whole = next(
-        (name for name, setting in operation.dialects.items() if setting == hypothesis.setting), ""
-    )
-    if whole and len(changed) > 2:
-        return f"{operation.id} as {whole} has it: {settings}"
-    sharing = [
-        name
-        for name, setting in operation.dialects.items()
-        if all(_same(operation, setting, dial, value) for dial, value in changed.items())
-    ]
-    also = f" (as {' and '.join(sharing)})" if sharing else ""
-    return f"{operation.id} with {settings}{also}"
-
-
-def _same(operation: Operation, setting: Setting, name: str, value: Any) -> bool:
-    return bool(setting.get(name, operation.dial(name).default) == value)
-
-
-def _phrases(operation: Operation, changed: Mapping[str, Any], setting: Setting) -> Iterator[str]:
-    """Yield what each changed dial does, in the dial's own words where it has some."""
-    said: set[str] = set()
-    phrases = []
-    for name, value in changed.items():
-        dial = operation.dial(name)
-        prefix = name.rpartition(".")[0]
-        words = dial.words.get(value, "")
-        beside = {
-            other.name.removeprefix(f"{prefix}."): write(setting.get(other.name, other.default))
-            for other in operation.all_dials
-            if other.name.rpartition(".")[0] == prefix
-        }
-        said |= {f"{prefix}.{n}".lstrip(".") for n in beside if "{" + n + "}" in words}
-        phrases.append((name, words.format(**beside) or f"{name} = {write(value)}"))
-    return (phrase for name, phrase in phrases if name not in said)

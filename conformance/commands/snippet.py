@@ -11,7 +11,8 @@ from conformance.fixtures import parameters
 from conformance.formats import Tensor, name_of
 from conformance.operation import leaves
 
-LONGEST_INLINE = 64
+LONGEST_INLINE = 96
+"""Elements of all inputs together."""
 LINES = 10
 
 
@@ -24,7 +25,7 @@ def snippet(case: Case, note: str = "") -> str:
     last = [f"params = {_param(parameters(case.params))}"]
     if note:
         last.append(f"# {' '.join(note.split())}")
-    if any(t.size > LONGEST_INLINE for t in tensors) or len(case.inputs) > LINES - 4 - len(last):
+    if sum(t.size for t in tensors) > LONGEST_INLINE or len(case.inputs) > LINES - 4 - len(last):
         return "\n".join(
             (
                 "from conformance import fixtures",

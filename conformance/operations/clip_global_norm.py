@@ -93,6 +93,13 @@ def unclamped(inputs: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any
     return result
 
 
+def max_for_min(inputs: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The factor is max(1, c/n): small gradients grow to the threshold, large ones are left alone."""
+    result = unclamped(inputs, settings)
+    n, c = result["total_norm"].exact.item(), clipping.number(settings["max_norm"])
+    return result | {"grads": inputs["grads"]} if c < n < np.inf else result
+
+
 def norm_after(inputs: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """The norm is reported after clipping."""
     result = oracle(inputs, settings)
@@ -124,6 +131,7 @@ MISTAKES = (
     Mistake("root forgotten", "the sum of powers stands for the norm", _with_total(_root_forgotten)),
     Mistake("ord ignored", "the norm is always the 2-norm", _with_total(_always_two)),
     Mistake("coefficient unclamped", "gradients below the threshold are enlarged", unclamped),
+    Mistake("max for min", "the factor is max(1, c/n), which only enlarges", max_for_min),
     Mistake("norm after clipping", "the reported norm is that of the clipped gradients", norm_after),
     Mistake("imaginary part dropped", "only the real parts of complex numbers count", real_part_only),
 )  # fmt: skip

@@ -88,6 +88,10 @@ def _symmetric(g: Tensor, low: float, high: float, s: Settings) -> Any:
     return limited(g, -high, high, s) if high >= 0 else g
 
 
+def _max_for_min(g: Tensor, low: float, high: float, s: Settings) -> Any:
+    return limited(g, high, inf, s)
+
+
 def _by_norm(g: Tensor, low: float, high: float, s: Settings) -> Any:
     values = g.astype(np.float64)
     top = float(np.max(np.abs(values), initial=0.0))
@@ -113,6 +117,7 @@ MISTAKES = (
     Mistake(
         "scaled instead of limited", "the tensor is scaled to max |g| = c", _mistaken(_by_norm)
     ),
+    Mistake("max for min", "max(max(g, low), high): no value below max", _mistaken(_max_for_min)),
     Mistake("range not halved", "range c is taken as [-c, c]", _mistaken(_twice_range)),
     Mistake("NaN becomes zero", "a NaN is replaced, which hides it", _mistaken(_nan_to_zero)),
 )

@@ -57,6 +57,8 @@ def run(inputs: dict[str, Any], settings: Settings, mistake: str = "") -> dict[s
         raise Reject("optimizer is missing")
     optimizer["dtype"] = widest(inputs["params"])
     masks, order = inputs.get("masks"), training.order_of(clip)
+    if mistake == "norm per tensor" and clip is not None and "max_norm" in clip:
+        clip = clip | {"operation": "clip.norm"}
     params = [training.tracked(p) for p in inputs["params"]]
     slots: list[Settings] = [{"t": 0} for _ in params]
     outputs: list[Any] = []
@@ -181,6 +183,11 @@ MISTAKES = tuple(
             "clip each micro-batch",
             "the clip comes before the sum over micro-batches",
             ("huggingface/transformers#986", "facebookresearch/lingua#59"),
+        ),
+        (
+            "norm per tensor",
+            "the clip by the global norm takes each tensor's own norm",
+            ("keras-team/keras#13575", "huggingface/transformers#614"),
         ),
         (
             "sum for mean",
