@@ -58,6 +58,61 @@ def layer_flatten(x: Any, dy: Any) -> Outputs:
     return {"y": y, "dx": backprop(dy)}
 
 
+@operations.operation("layer.leaky_relu")
+def layer_leaky_relu(x: Any, dy: Any, **params: Any) -> Outputs:
+    """``refimpl.layers.leaky_relu``."""
+    y, backprop = layers.leaky_relu(x, **params)
+    return {"y": y, "dx": backprop(dy)}
+
+
+@operations.operation("layer.sigmoid")
+def layer_sigmoid(x: Any, dy: Any) -> Outputs:
+    """``refimpl.layers.sigmoid``."""
+    y, backprop = layers.sigmoid(x)
+    return {"y": y, "dx": backprop(dy)}
+
+
+@operations.operation("layer.tanh")
+def layer_tanh(x: Any, dy: Any) -> Outputs:
+    """``refimpl.layers.tanh``."""
+    y, backprop = layers.tanh(x)
+    return {"y": y, "dx": backprop(dy)}
+
+
+@operations.operation("layer.dropout")
+def layer_dropout(x: Any, mask: Any, dy: Any, **params: Any) -> Outputs:
+    """``refimpl.layers.dropout``."""
+    y, backprop = layers.dropout(x, mask, **params)
+    return {"y": y, "dx": backprop(dy)}
+
+
+@operations.operation("layer.batch_norm")
+def layer_batch_norm(
+    x: Any, scale: Any, shift: Any, running_mean: Any, running_var: Any, dy: Any, **params: Any
+) -> Outputs:
+    """``refimpl.layers.batch_norm``."""
+    y, running, backprop = layers.batch_norm(x, scale, shift, running_mean, running_var, **params)
+    gradients = dict(zip(("dx", "dscale", "dshift"), backprop(dy), strict=True))
+    return {"y": y, **gradients, "running_mean": running[0], "running_var": running[1]}
+
+
+@operations.operation("layer.rnn")
+def layer_rnn(
+    x: Any, weight: Any, recurrent: Any, bias: Any, h0: Any, dy: Any, **params: Any
+) -> Outputs:
+    """``refimpl.layers.rnn``."""
+    y, backprop = layers.rnn(x, weight, recurrent, bias, h0, **params)
+    names = ("dx", "dweight", "drecurrent", "dbias", "dh0")
+    return {"y": y, **dict(zip(names, backprop(dy), strict=True))}
+
+
+@operations.operation("loss.binary_cross_entropy")
+def loss_binary_cross_entropy(x: Any, targets: Any, **params: Any) -> Outputs:
+    """``refimpl.losses.binary_cross_entropy``."""
+    loss, backprop = losses.binary_cross_entropy(x, targets, **params)
+    return {"loss": loss, "dx": backprop()}
+
+
 @operations.operation("loss.softmax_cross_entropy")
 def loss_softmax_cross_entropy(x: Any, targets: Any, **params: Any) -> Outputs:
     """``refimpl.losses.softmax_cross_entropy``."""

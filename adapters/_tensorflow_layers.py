@@ -166,23 +166,44 @@ def _rnn(
     x: Tensor,
     weight: Tensor,
     recurrent: Tensor,
-    bias: Tensor,
     h0: Tensor,
     dy: Tensor,
+    bias: Tensor | None = None,
     *,
     truncate: int | None = None,
 ) -> Outputs:
-    """``tf.keras.layers.SimpleRNN`` that returns every state."""
-    if truncate is not None:
-        raise Unsupported("tf.keras.layers.SimpleRNN has no truncated backward pass")
-    layer = tf.keras.layers.SimpleRNN(weight.shape[1], return_sequences=True, dtype=x.dtype.name)
+    """``tf.keras.layers.SimpleRNN``, called stretch by stretch with a state that lets no gradient through."""
+    if truncate is not None and truncate < 1:
+        raise Unsupported("Keras has no truncation of its own that could be less than a step")
+    layer = tf.keras.layers.SimpleRNN(
+        weight.shape[1], return_sequences=True, use_bias=bias is not None, dtype=x.dtype.name
+    )
     layer.build(x.shape)
     seeds = [variable.value for variable in layer.non_trainable_variables]
+    stretch = truncate or x.shape[1]
 
-    def forward(x: Tensor, weight: Tensor, recurrent: Tensor, bias: Tensor, h0: Tensor) -> Tensor:
-        return layer.stateless_call([weight, recurrent, bias], seeds, x, initial_state=h0)[0]
+    def forward(
+        x: Tensor, weight: Tensor, recurrent: Tensor, h0: Tensor, bias: Tensor | None = None
+    ) -> Tensor:
+        variables = [weight, recurrent] + ([] if bias is None else [bias])
+        states, state = [], h0
+        for start in range(0, max(x.shape[1], 1), max(stretch, 1)):
+            steps = x[:, start : start + stretch]
+            found = layer.stateless_call(variables, seeds, steps, initial_state=state)[0]
+            states.append(found)
+            state = tf.stop_gradient(found[:, -1])
+        return tf.concat(states, axis=1)
 
     return _run(forward, dy, x=x, weight=weight, recurrent=recurrent, bias=bias, h0=h0)
+
+
+def _dropout(x: Tensor, mask: Tensor, dy: Tensor, *, rate: float) -> Outputs:
+    """``tf.nn.dropout``, which draws its own mask: only rate 0 leaves no choice."""
+    if mask.shape != x.shape:
+        raise Unsupported("tf.nn.dropout takes no mask, so none that does not fit")
+    if 0 < rate < 1 or (rate == 0 and not bool(tf.reduce_all(mask))):
+        raise Unsupported("tf.nn.dropout draws its own mask and takes none")
+    return _run(lambda x: tf.nn.dropout(x, rate), dy, x=x)
 
 
 def _elementwise(function: Callable[..., Tensor]) -> Any:
@@ -241,9 +262,10 @@ def register(adapter: Adapter) -> None:
         ("layer.max_pool2d", _max_pool2d, {"nan": "ignore"}),
         ("layer.avg_pool2d", _avg_pool2d, {}),
         ("layer.relu", _elementwise(tf.nn.relu), {"nan": "no_gradient"}),
-        ("layer.leaky_relu", _elementwise(_leaky_relu), {}),
+        ("layer.leaky_relu", _elementwise(_leaky_relu), {"hyperparameters": "float32"}),
         ("layer.sigmoid", _elementwise(tf.math.sigmoid), {}),
         ("layer.tanh", _elementwise(tf.math.tanh), {}),
+        ("layer.dropout", _dropout, {"rate_one": "reject"}),
         ("layer.flatten", _elementwise(_flatten), {}),
         ("layer.batch_norm", _batch_norm, {"running_variance": "biased"}),
         ("layer.rnn", _rnn, {}),
@@ -253,6 +275,14 @@ def register(adapter: Adapter) -> None:
             _loss(_mean_squared_error),
             {"empty_mean": "undefined", "sum_of": "row_means"},
         ),
-        ("loss.binary_cross_entropy", _loss(_binary_cross_entropy), {}),
+        (
+            "loss.binary_cross_entropy",
+            _loss(_binary_cross_entropy),
+            {
+                "empty_mean": "undefined",
+                "outside_targets": "extrapolate",
+                "infinite_logit": "linear_form",
+            },
+        ),
     ):
         adapter.operation(operation_id, dialect=flush | dialect)(function)

@@ -128,6 +128,77 @@ def _elementwise(function: Any) -> Callable[..., Outputs]:
     return run
 
 
+def _leaky_relu(x: Tensor, dy: Tensor, *, slope: float) -> Outputs:
+    """``torch.nn.functional.leaky_relu``."""
+    x = _leaf(x)
+    return _backward(functional.leaky_relu(x, slope), dy, x=x)
+
+
+def _dropout(x: Tensor, mask: Tensor, dy: Tensor, *, rate: float) -> Outputs:
+    """``torch.nn.functional.dropout``, which draws its own mask: only rates 0 and 1 leave no choice."""
+    if mask.shape != x.shape:
+        raise Unsupported("torch.nn.functional.dropout takes no mask, so none that does not fit")
+    drawn = torch.full_like(mask, rate < 1)
+    if 0 < rate < 1 or (rate in (0, 1) and not torch.equal(mask, drawn)):
+        raise Unsupported("torch.nn.functional.dropout draws its own mask and takes none")
+    x = _leaf(x)
+    return _backward(functional.dropout(x, rate), dy, x=x)
+
+
+def _batch_norm(
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    dy: Tensor,
+    *,
+    training: bool,
+    eps: float,
+    momentum: float,
+) -> Outputs:
+    """``torch.nn.functional.batch_norm``, whose channels are axis 1 and which updates copies in place."""
+    x, scale, shift = _leaf(x), _leaf(scale), _leaf(shift)
+    mean, var = running_mean.clone(), running_var.clone()
+    channels_second = x.movedim(-1, 1) if x.ndim > 2 else x
+    y = functional.batch_norm(channels_second, mean, var, scale, shift, training, momentum, eps)
+    y = y.movedim(1, -1) if x.ndim > 2 else y
+    gradients = _backward(y, dy, x=x, scale=scale, shift=shift)
+    return gradients | {"running_mean": mean, "running_var": var}
+
+
+def _rnn(
+    x: Tensor,
+    weight: Tensor,
+    recurrent: Tensor,
+    h0: Tensor,
+    dy: Tensor,
+    bias: Tensor | None = None,
+    *,
+    truncate: int | None = None,
+) -> Outputs:
+    """``torch.nn.RNN``, called stretch by stretch with the state detached in between.
+
+    It has two biases, which are added to each other: the second one is 0.
+    """
+    if truncate is not None and truncate < 1:
+        raise Unsupported("PyTorch has no truncation of its own that could be less than a step")
+    x, weight, recurrent, h0, bias = (_leaf(t) for t in (x, weight, recurrent, h0, bias))
+    layer = torch.nn.RNN(
+        weight.shape[0], weight.shape[1], batch_first=True, bias=bias is not None, dtype=x.dtype
+    )
+    tensors = {"weight_ih_l0": weight.T, "weight_hh_l0": recurrent.T}
+    if bias is not None:
+        tensors |= {"bias_ih_l0": bias, "bias_hh_l0": torch.zeros_like(bias)}
+    states, state = [], h0[None]
+    for stretch in x.split(truncate or x.shape[1], dim=1) if x.shape[1] else (x,):
+        found, state = torch.func.functional_call(layer, tensors, (stretch, state))
+        states.append(found)
+        state = state.detach()
+    y = torch.cat(states, dim=1)
+    return _backward(y, dy, x=x, weight=weight, recurrent=recurrent, bias=bias, h0=h0)
+
+
 def _loss(function: Any) -> Callable[..., Outputs]:
     def run(x: Tensor, targets: Tensor, *, reduction: str = "mean") -> Outputs:
         x = _leaf(x)
@@ -158,8 +229,19 @@ def register(adapter: Adapter) -> None:
         ("layer.max_pool2d", _max_pool2d, {}),
         ("layer.avg_pool2d", _avg_pool2d, {"count_padding": True}),
         ("layer.relu", _elementwise(functional.relu), {}),
+        ("layer.leaky_relu", _leaky_relu, {}),
+        ("layer.sigmoid", _elementwise(torch.sigmoid), {}),
+        ("layer.tanh", _elementwise(torch.tanh), {}),
+        ("layer.dropout", _dropout, {"dropped": "multiply"}),
+        ("layer.batch_norm", _batch_norm, {}),
+        ("layer.rnn", _rnn, {}),
         ("layer.flatten", _elementwise(lambda x: torch.flatten(x, start_dim=1)), {}),
         ("loss.softmax_cross_entropy", _loss(functional.cross_entropy), NAN_MEAN),
         ("loss.mse", _loss(functional.mse_loss), NAN_MEAN),
+        (
+            "loss.binary_cross_entropy",
+            _loss(functional.binary_cross_entropy_with_logits),
+            {**NAN_MEAN, "outside_targets": "extrapolate", "infinite_logit": "sigmoid_form"},
+        ),
     ):
         adapter.operation(operation_id, dialect=dialect)(_refusing(function))

@@ -104,6 +104,57 @@ def mse(
     return loss, backprop
 
 
+def binary_cross_entropy(
+    logits: Array,
+    targets: Array,
+    reduction: str = "mean",
+    *,
+    empty_mean: str = "reject",
+    outside_targets: str = "reject",
+    infinite_logit: str = "limit",
+) -> tuple[Array, Callable[[], Array]]:
+    """Return the cross-entropy of sigmoid(logits) with targets, and its backward pass.
+
+    ``logits`` and ``targets`` are real float arrays of one shape and one dtype, the targets
+    probabilities in [0, 1]. ``reduction`` is ``mean`` (over all elements) or ``sum``.
+    ``backprop()`` returns ``dlogits``. Raises ValueError if a shape, a dtype or a target does not
+    fit, or on a mean of nothing (unless ``empty_mean`` is ``undefined``: NaN). The check of the
+    targets reads one value back from the device; ``outside_targets="extrapolate"`` omits it.
+
+    ``loss = -t log s(z) - (1 - t) log(1 - s(z)) = log(1 + exp(-|z|)) + |z| ([z > 0] - t) sign(z)``
+    and ``dz = s(z) - t`` (Bishop, "Pattern recognition and machine learning", 2006, 4.3.2). At an
+    infinite logit the loss is the ``limit``, or what IEEE arithmetic makes of
+    ``max(z, 0) - z t + log(1 + exp(-|z|))`` (``linear_form``) or of ``(1 - t) z - log s(z)``
+    (``sigmoid_form``).
+    """
+    xp = namespace(logits, targets)
+    choice("reduction", reduction, REDUCTIONS)
+    choice("outside_targets", outside_targets, ("reject", "extrapolate"))
+    choice("infinite_logit", infinite_logit, ("limit", "linear_form", "sigmoid_form"))
+    check_real(xp, logits=logits, targets=targets)
+    check_shape("targets", targets, tuple(logits.shape))
+    divisor = _divisor("element", math.prod(logits.shape), reduction, empty_mean)
+    z, t = widen(xp, logits), widen(xp, targets)
+    if outside_targets == "reject" and not bool(xp.all((t >= 0) & (t <= 1))):
+        raise ValueError("targets must be probabilities, in [0, 1]")
+
+    # exp of -|z| cannot overflow, and |z| times what the target lacks does not cancel.
+    e, size, positive = xp.exp(-xp.abs(z)), xp.abs(z), z > 0
+    missing = xp.where(positive, 1 - t, t)
+    linear = xp.where(missing == 0, xp.zeros_like(z), size * missing)
+    if infinite_logit == "linear_form":
+        linear = xp.where(positive, z, xp.zeros_like(z)) - z * t
+    elif infinite_logit == "sigmoid_form":
+        linear = (1 - t) * z + xp.where(positive, xp.zeros_like(z), -z)
+    loss = xp.sum(linear + xp.log1p(e)) / divisor
+
+    def backprop() -> Array:
+        probability = xp.where(positive, xp.ones_like(e), e) / (1 + e)
+        return astype(xp, (probability - t) / divisor, logits.dtype)
+
+    return loss, backprop
+
+
 def _divisor(what: str, count: int, reduction: str, empty_mean: str) -> float:
     """Return what the sum is divided by; NaN for the mean of nothing, where that is allowed."""
     choice("empty_mean", empty_mean, ("reject", "undefined"))

@@ -6,8 +6,26 @@ kernels HWIO. 16-bit arrays are computed in float32 and rounded back once, at th
 """
 
 from .activations import flatten, relu
+from .batch_norm import batch_norm
 from .conv2d import conv2d
 from .dense import dense
+from .dropout import dropout
+from .leaky_relu import leaky_relu
 from .pooling import avg_pool2d, max_pool2d
+from .rnn import rnn
+from .sigmoid import sigmoid, tanh
 
-__all__ = ["avg_pool2d", "conv2d", "dense", "flatten", "max_pool2d", "relu"]
+__all__ = [
+    "avg_pool2d",
+    "batch_norm",
+    "conv2d",
+    "dense",
+    "dropout",
+    "flatten",
+    "leaky_relu",
+    "max_pool2d",
+    "relu",
+    "rnn",
+    "sigmoid",
+    "tanh",
+]
