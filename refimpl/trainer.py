@@ -89,7 +89,9 @@ class Plan:
         for value in [scale] if isinstance(scale, int | float) else scale:
             if not 0 < value < float("inf"):
                 raise ValueError(f"loss_scale must be a finite number > 0, got {value}")
-        rates = self.optimizer["lr"]
+        rates = self.optimizer.get("lr")
+        if rates is None:
+            raise ValueError("the optimizer of a plan needs lr, a number, a list or a schedule")
         rates = lr_schedules.described(rates) if isinstance(rates, Mapping) else rates
         object.__setattr__(self, "_rates", rates)
 
