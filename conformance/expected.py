@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -99,10 +99,15 @@ def apply(run: Run, entries: Sequence[Expected]) -> None:
     """Turn listed failures into ``expected_failure`` and listed passes into ``unexpected_pass``."""
     version = run.implementation.version if run.implementation else ""
     for verdict in run.verdicts:
-        for entry in entries:
-            if entry.covers(verdict.case.full_id, version):
-                _mark(verdict, entry)
-                break
+        mark(verdict, version, entries)
+
+
+def mark(verdict: Verdict, version: str, entries: Iterable[Expected]) -> None:
+    """Turn one verdict into ``expected_failure`` or ``unexpected_pass`` if it is listed."""
+    for entry in entries:
+        if entry.covers(verdict.case.full_id, version):
+            _mark(verdict, entry)
+            break
 
 
 def _mark(verdict: Verdict, entry: Expected) -> None:

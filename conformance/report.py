@@ -153,15 +153,20 @@ def expected_failures(run: Run) -> list[str]:
 def as_json(runs: Iterable[Run]) -> dict[str, Any]:
     """Return the whole report as JSON values."""
     runs = list(runs)
-    total: Counter[str] = Counter()
-    for run in runs:
-        total.update(run.counts)
     return {
         "schema": SCHEMA,
         "suite": __version__,
         "participants": [run.as_json() for run in runs],
-        "summary": dict(total),
+        "summary": total(runs),
     }
+
+
+def total(runs: Iterable[Run]) -> dict[str, int]:
+    """Return how many cases of all runs have each status, and how many are canonical."""
+    count: Counter[str] = Counter()
+    for run in runs:
+        count.update(run.counts)
+    return dict(count)
 
 
 def print_runs(runs: Sequence[Run], console: Console, limit: int = 0) -> None:

@@ -219,11 +219,18 @@ def run_all(
         parts = {
             name: [
                 pool.submit(
-                    run, name, command, cases[i::shards], timeout, counting(i), interrupt,
-                    record, (kept or {}).get(name),
+                    run,
+                    name,
+                    command,
+                    cases[i::shards],
+                    timeout,
+                    counting(i),
+                    interrupt,
+                    record,
+                    (kept or {}).get(name),
                 )
                 for i in range(shards)
-            ]  # fmt: skip
+            ]
             for name, command in participants.items()
         }
         pending = {part for futures in parts.values() for part in futures}

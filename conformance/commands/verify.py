@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -26,8 +25,9 @@ from conformance.commands.common import (
     near,
     operations,
     target,
-    write_whole,
 )
+from conformance.commands.reports import report_options, write_reports
+from conformance.commands.resume import Asked, interrupted, journal, kept
 from conformance.protocol import adapter_command
 from conformance.runner import Run
 
@@ -79,19 +79,13 @@ from conformance.runner import Run
     help="Show at most N failing cases of a participant; 0 shows all.",
 )
 @click.option(
-    "--json",
-    "json_file",
+    "--resume",
+    "resumed",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write every verdict as JSON.",
+    help="Go on with the interrupted run that --jsonl wrote to FILE: ask only what is missing.",
 )
-@click.option(
-    "--markdown",
-    "markdown_file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write the tables as Markdown.",
-)
+@report_options
 @debug_option
 def verify(
     adapters: tuple[str, ...],
@@ -101,29 +95,42 @@ def verify(
     timeout: float,
     jobs: int | None,
     limit: int,
-    json_file: Path | None,
-    markdown_file: Path | None,
+    resumed: Path | None,
+    **files: Path | None,
 ) -> int:
     """Run the suite on the named adapters (on all installed ones if none is named).
 
     Exit code: 0 all as expected, 1 a difference was found, 2 wrong usage, 3 a named implementation could
     not be started.
     """
-    target(json_file)
-    target(markdown_file)
-    everyone = not adapters and not commands
-    asked = {**_adapters(adapters, everyone), **_programs(commands)}
-    entries = {name: expected.read(name) for name in asked if name not in commands}
-    chosen = _cases(patterns, cases)
-    with _progress() as progress, _terminable():
-        runs = runner.run_all(asked, chosen, timeout, jobs or os.cpu_count() or 1, progress)
-    for run in runs:
-        expected.apply(run, entries.get(run.participant, []))
-        runner.explain(run)
-    if json_file:
-        write_whole(json_file, json.dumps(report.as_json(runs), indent=1, allow_nan=False) + "\n")
-    if markdown_file:
-        write_whole(markdown_file, report.markdown(runs))
+    for path in files.values():
+        target(path)
+    asked = Asked(adapters, commands, patterns, cases)
+    before = interrupted(resumed) if resumed else None
+    if before:
+        target(resumed)
+        asked = asked.again(before)
+    everyone = not asked.adapters and not asked.commands
+    programs = {**_adapters(asked.adapters, everyone), **_programs(asked.commands)}
+    entries = {name: expected.read(name) for name in programs if name not in asked.commands}
+    chosen = _cases(asked.operations, asked.cases)
+    had = kept(before, chosen) if before else {}
+    lines = files.pop("jsonl") or resumed
+    with (
+        _progress() as progress,
+        _terminable(lines),
+        journal(lines, asked, chosen, entries, had) as record,
+    ):
+        runs = runner.run_all(
+            programs, chosen, timeout, jobs or os.cpu_count() or 1, progress,
+            record.verdict if record else None, had,
+        )  # fmt: skip
+        for run in runs:
+            expected.apply(run, entries.get(run.participant, []))
+            runner.explain(run)
+        if record:
+            record.finish(runs, report.total(runs))
+    write_reports(files, runs)
     report.print_runs(runs, Console(highlight=False, soft_wrap=True), limit)
     return _exit_code(runs, everyone)
 
@@ -197,8 +204,8 @@ def _progress() -> Iterator[runner.Progress | None]:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Make SIGTERM end the run as Ctrl-C does, so that no child outlives it."""
+def _terminable(lines: Path | None) -> Iterator[None]:
+    """Make SIGTERM end the run as Ctrl-C does, so that no child outlives it, and say how to go on."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -207,7 +214,10 @@ def _terminable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Failure("interrupted", 130) from None
+        go_on = f"; go on with: secateurs verify --resume {lines}" if lines else ""
+        raise Failure(f"interrupted{go_on}", 130) from None
+    except runner.Changed as error:
+        raise Failure(f"{error}; start anew without --resume") from None
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
