@@ -128,7 +128,11 @@ def project_max_norm(
         bottom = xp.where(bottom == 0, xp.ones_like(n), bottom)
         if nonfinite == "all_nan":
             bottom = xp.where(xp.isinf(n), xp.full_like(n, math.nan), bottom)
-        scaled = astype(xp, wide * (xp.where(inside, n, limit) / bottom), w.dtype)
+        factor = xp.where(inside, n, limit) / bottom
+        tiny = 2.0**-126 if n.dtype == xp.float32 else 2.0**-1022
+        # where c/n vanishes w/n does not, and the other way round
+        scaled = xp.where(factor < tiny, wide / bottom * limit, wide * factor)
+        scaled = astype(xp, scaled, w.dtype)
         # an eps of 0 leaves nothing to rescale
         kept = inside & ~xp.isinf(n) if below_limit == "unchanged" or not eps else n < 0
         kept = kept | xp.isnan(n) if nonfinite == "nan_below" else kept

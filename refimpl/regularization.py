@@ -32,7 +32,7 @@ from .arrays import (
 
 Arrays = Sequence[Array | None]
 Penalty = tuple[Array, list[Array | None]]
-Axis = int | tuple[int, ...]
+Axis = int | Sequence[int]
 
 
 def penalty_l1(
@@ -230,7 +230,7 @@ def group_norms(xp: Namespace, w: Array, axis: Axis) -> tuple[Array, int]:
 
     ``axis`` indexes the groups. Raises ValueError for an axis that is not there, or given twice.
     """
-    axes = axis if isinstance(axis, tuple | list) else (axis,)
+    axes = tuple(axis) if isinstance(axis, Sequence) else (axis,)
     for one in axes:
         if not -w.ndim <= checks.integer("axis", one) < w.ndim:
             raise ValueError(f"axis must be one of the {w.ndim} axes of the weight, got {one}")

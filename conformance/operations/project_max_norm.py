@@ -189,6 +189,8 @@ def cases(c: Cases) -> None:
     add("squares-underflow", "extreme", "M5", [tensor([3e-200, -4e-200], [1e-200, 0])], 2.5e-200, 0,
         ("float64",))
     add("squares-beyond-float16", "extreme", "M5", [tensor([300, -400, 9], [0.5, 2, -1])], 3.0)
+    add("far-above", "extreme", "M1 M5", [tensor([3e30, -4e30], [0.5, 1])], 2.5e-30, 0, ("float32", "bfloat16"))
+    add("far-above", "extreme", "M1 M5", [tensor([3e200, -4e200], [0.5, 1])], 2.5e-200, 0, ("float64",))
     add("small-limit", "small-limit", "M1 M2", [tensor([0.003, -0.004], [1e-4, 2e-4])], 1e-3)
     add("smaller-limit", "small-limit", "M1", [tensor([3e-6, -4e-6], [1e-3, 2e-4])], 1e-6, 0, WIDE)
     add("small-inside", "small-limit inside", "M2", [tensor([0.003, -0.004], [1e-4, 2e-4])], 0.1)
