@@ -17,6 +17,7 @@ import click
 from conformance import __version__
 from conformance.commands.browse import explain, list_all, show
 from conformance.commands.common import WRONG_USAGE, Failure, debug_option
+from conformance.commands.compare import compare
 from conformance.commands.train import train
 from conformance.commands.verify import verify
 from conformance.expected import ExpectationsError
@@ -33,6 +34,7 @@ def cli() -> None:
 
 
 cli.add_command(verify)
+cli.add_command(compare)
 cli.add_command(list_all)
 cli.add_command(explain)
 cli.add_command(show)

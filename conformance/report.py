@@ -172,17 +172,17 @@ def total(runs: Iterable[Run]) -> dict[str, int]:
 def print_runs(runs: Sequence[Run], console: Console, limit: int = 0) -> None:
     """Print every run; at most ``limit`` failing cases of each (0: all)."""
     for run in runs:
-        _print_run(run, _Page(console), limit)
+        _print_run(run, Page(console), limit)
     asked = [run for run in runs if run.implementation]
     if len(asked) > 1:
-        page = _Page(console)
+        page = Page(console)
         width = max(len(title(run)) for run in asked)
         for run in asked:
             style = "green" if run.as_expected else "red"
             page.item(title(run).ljust(width), summary(run), style)
 
 
-class _Page:
+class Page:
     """Writes lines that fit the terminal, or 80 columns where there is none."""
 
     def __init__(self, console: Console) -> None:
@@ -190,6 +190,7 @@ class _Page:
         self.width = max(60, min(console.width, 100)) if console.is_terminal else 80
 
     def line(self, text: str = "", style: str = "") -> None:
+        """Write a line as it is."""
         self.console.print(Text(text.rstrip(), style=style))
 
     def item(self, label: str, text: str, style: str = "", indent: int = 0) -> None:
@@ -205,7 +206,7 @@ class _Page:
             self.line(" " * hang + part)
 
 
-def _print_run(run: Run, page: _Page, limit: int) -> None:
+def _print_run(run: Run, page: Page, limit: int) -> None:
     about = run.implementation
     if about is None:
         words = "not installed" if run.not_installed else "could not be started"
@@ -236,7 +237,7 @@ def _print_run(run: Run, page: _Page, limit: int) -> None:
     page.line()
 
 
-def _print_table(table: list[Row], page: _Page) -> None:
+def _print_table(table: list[Row], page: Page) -> None:
     shown = [row for row in table if row.cases > row.unsupported]
     if not shown:
         page.line("No case could be asked.", "yellow")
@@ -262,7 +263,7 @@ def _print_table(table: list[Row], page: _Page) -> None:
     page.line()
 
 
-def _print_failures(run: Run, page: _Page, limit: int) -> None:
+def _print_failures(run: Run, page: Page, limit: int) -> None:
     bad = [verdict for verdict in run.verdicts if verdict.status in DIFFERENT]
     shown = bad[:limit] if limit else bad
     for name in dict.fromkeys(verdict.case.operation for verdict in bad):
@@ -279,7 +280,7 @@ def _print_failures(run: Run, page: _Page, limit: int) -> None:
         page.line()
 
 
-def _print_diagnosis(found: Diagnosis, page: _Page) -> None:
+def _print_diagnosis(found: Diagnosis, page: Page) -> None:
     page.item("diagnosis", found.operation, "magenta")
     page.item("", found.sentence, indent=9)
     if found.case:
