@@ -127,6 +127,9 @@ MISTAKES = (
             lambda i, s: _penalty(i, s, slope=lambda x, n: x)),
     Mistake("no effect on the gradient", "the value is reported and not differentiated",
             lambda i, s: _penalty(i, s, slope=lambda x, n: ZERO), ("PaddlePaddle/Paddle#5836",)),
+    Mistake("once per replica", "two replicas add the whole penalty each",
+            lambda i, s: oracle(i, s | {"strength": 2 * float(s["strength"])}),
+            ("tensorflow/models#6195", "tensorflow/tensorflow#29873")),
     Mistake("size weighs fully", "a group counts times its size",
             lambda i, s: _sized(i, s)),
 )  # fmt: skip
