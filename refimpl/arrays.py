@@ -126,6 +126,35 @@ def where_or_zero(xp: Namespace, kept: Array, array: Array) -> Array:
     return xp.where(kept, array, xp.zeros_like(array))
 
 
+def any_nan(xp: Namespace, array: Array) -> bool:
+    """Say whether an element is NaN. Reads one value from the device."""
+    return numpy_forms.any_nan(array) if is_numpy(xp) else bool(xp.any(xp.isnan(array)))
+
+
+def sum_of_squares(xp: Namespace, arrays: Sequence[Array], dtype: DType) -> float | None:
+    """Return the sum of squares over arrays if it can be had, and trusted, in one pass; else None.
+
+    A sum in which squares may have overflowed or vanished is not returned. Only NumPy offers it:
+    the number has to be looked at to know, which on a device would be a round trip.
+    """
+    if not is_numpy(xp) or any(array.dtype.kind == "c" for array in arrays):
+        return None
+    return numpy_forms.sum_of_squares(arrays, dtype)
+
+
+def times(xp: Namespace, array: Array, factors: Sequence[Array], *, reuse: bool = False) -> Array:
+    """Return a real array times 0-d or broadcast factors, in turn; 16 bits are rounded once.
+
+    With ``reuse`` the result may be written over the array, which the caller has to own.
+    """
+    if is_numpy(xp):
+        return numpy_forms.times(array, factors, accumulation_dtype(xp, array), reuse)
+    wide = widen(xp, array)
+    for factor in factors:
+        wide = wide * astype(xp, factor, wide.dtype)
+    return astype(xp, wide, array.dtype)
+
+
 def euclidean_norm(xp: Namespace, array: Array, axis: tuple[int, ...] | None = None) -> Array:
     """Return the 2-norm over ``axis`` (default: all), which keeps its place with length 1.
 

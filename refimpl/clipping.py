@@ -19,7 +19,7 @@ from typing import Literal, Unpack
 
 from . import checks
 from .arrays import Array, Namespace, accumulation_dtype, astype, namespace, present, scalar
-from .norms import NormClip, NormDials, clipped, scaled_norm
+from .norms import NormClip, NormDials, clipped, clipper, scaled_norm
 
 Grads = Sequence[Array | None]
 Duplicates = Literal["once", "twice", "twice_in_place"]
@@ -31,6 +31,7 @@ def clip_global_norm(
     ord: float = 2.0,
     *,
     duplicates: Duplicates = "once",
+    reuse: bool = False,
     **dials: Unpack[NormDials],
 ) -> tuple[list[Array | None], Array]:
     """Scale all gradients by one factor so that their joint norm is at most ``max_norm``.
@@ -46,6 +47,8 @@ def clip_global_norm(
         ord: p of the norm, a number > 0 or inf.
         duplicates: dial; an array that is listed twice (the very same object: a tied weight) counts
             once or twice, or counts twice and is scaled twice, as in-place libraries do.
+        reuse: not a dial: the gradients are given up, and the results may take their memory (NumPy's
+            do), which spares as much again. Different gradients must not share memory then.
         dials: see :class:`NormClip`.
 
     Returns:
@@ -62,20 +65,22 @@ def clip_global_norm(
     given = present(grads)
     if not given:
         return list(grads), _no_norm()
-    counted = _unique(given) if duplicates == "once" else given
-    scaled = scaled_norm(counted, clip)
-    result: list[Array | None] = []
-    for g in grads:
+    unique = _unique(given)
+    scaled = scaled_norm(unique if duplicates == "once" else given, clip)
+    scale = clipper(scaled, clip, reuse=reuse)
+    results: dict[int, Array] = {}
+    for g in unique:
+        result = g
         times = sum(other is g for other in given) if duplicates == "twice_in_place" else 1
-        for _ in range(0 if g is None else times):
-            g = clipped(g, scaled, clip)
-        result.append(g)
-    return result, scaled.norm
+        for _ in range(times):
+            result = scale(result)
+        results[id(g)] = result
+    return [None if g is None else results[id(g)] for g in grads], scaled.norm
 
 
 def _unique(arrays: Sequence[Array]) -> list[Array]:
     """Return each array object once: values that are equal by chance are no duplicates."""
-    return [a for i, a in enumerate(arrays) if not any(a is b for b in arrays[:i])]
+    return list({id(array): array for array in arrays}.values())
 
 
 def clip_norm(

@@ -1,8 +1,8 @@
 """What all prunings share: masks, the order among scores, and how many go.
 
-Two numbers have to be known on the host, because they decide whether to refuse and how many entries
-to take: how many scores are NaN, and how many entries are left. :func:`count_set` is the only place
-that reads an array; everything else stays on the device.
+Two things have to be known on the host, because they decide whether to refuse and how many entries
+to take: whether a score is NaN, and how many entries are left. :func:`refuse_nan` and
+:func:`count_set` are the only places that read an array; everything else stays on the device.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from . import checks
 from .arrays import (
     Array,
     Namespace,
+    any_nan,
     astype,
     namespace,
     smallest,
@@ -100,7 +101,7 @@ def check_lists(
 
 
 def count_set(xp: Namespace, flags: Array) -> int:
-    """The one host read: how many flags are set (see the module docstring)."""
+    """Return how many flags are set (see the module docstring)."""
     return int(xp.count_nonzero(flags))
 
 
@@ -108,10 +109,8 @@ def refuse_nan(xp: Namespace, scores: Array, before: Array | None, nan_score: st
     """Raise ValueError for a NaN among the scores that compete, if ``nan_score`` is "reject"."""
     if nan_score != "reject":
         return
-    missing = xp.isnan(scores)
-    if before is not None:
-        missing = missing & before
-    if count_set(xp, missing):
+    # What is pruned already may be anything.
+    if any_nan(xp, scores) and (before is None or bool(xp.any(xp.isnan(scores) & before))):
         raise ValueError("scores must not be NaN (nan_score: highest or lowest would rank them)")
 
 

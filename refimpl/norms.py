@@ -10,10 +10,20 @@ exception is the dial ``nonfinite="reject"``, which has to.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
-from .arrays import Array, Namespace, accumulation_dtype, astype, namespace, scalar, widen
+from .arrays import (
+    Array,
+    Namespace,
+    accumulation_dtype,
+    astype,
+    namespace,
+    scalar,
+    sum_of_squares,
+    times,
+)
 
 
 class NormDials(TypedDict, total=False):
@@ -89,6 +99,13 @@ def scaled_norm(
     """
     xp = namespace(*grads)
     dtype = accumulation_dtype(xp, *grads)
+    plain = clip.norm == "exact" and clip.norm_dtype == clip.accumulate == "float32_or_wider"
+    if clip.ord == 2 and plain and axis is None:
+        squares = sum_of_squares(xp, grads, dtype)
+        if squares is not None:
+            norm = scalar(xp, math.sqrt(squares), grads[0], dtype)
+            scale = _power_of_two_near(xp, norm)
+            return ScaledNorm(norm * scale, scale, norm)
     largest = xp.max(xp.stack([_largest(xp, g, dtype, axis) for g in grads]), axis=0)
     one = xp.ones_like(largest)
     scale = one
@@ -159,25 +176,47 @@ def _root(xp: Namespace, total: Array, order: float) -> Array:
 
 def clipped(grad: Array, norm: ScaledNorm, clip: NormClip, limit: Array | None = None) -> Array:
     """Return a gradient times min(1, c/n) as the dials say it; c is ``max_norm``, or ``limit`` of each n."""
-    xp = namespace(grad)
+    return clipper(norm, clip, limit)(grad)
+
+
+def clipper(
+    norm: ScaledNorm, clip: NormClip, limit: Array | None = None, *, reuse: bool = False
+) -> Callable[[Array], Array]:
+    """Return :func:`clipped` as a function of the gradient, with the factor computed once.
+
+    With ``reuse`` the result may be written over the gradient.
+    """
     c = clip.max_norm
-    if math.isnan(c):
-        return grad if clip.nan_limit == "ignore" else xp.full_like(grad, math.nan)
-    if c == math.inf and clip.infinite_limit != "multiply":
-        return grad if clip.infinite_limit == "identity" else xp.full_like(grad, math.nan)
+    if math.isnan(c) or (c == math.inf and clip.infinite_limit not in _SPARING):
+        return lambda grad: grad if math.isnan(c) and clip.nan_limit == "ignore" else _all_nan(grad)
+    if c == math.inf and clip.infinite_limit == "identity":
+        return lambda grad: grad
     if c < 0 and clip.negative_limit in ("ignore", "zeros"):
-        return grad if clip.negative_limit == "ignore" else xp.zeros_like(grad)
+        return lambda grad: (
+            grad if clip.negative_limit == "ignore" else namespace(grad).zeros_like(grad)
+        )
     if c == 0 and clip.zero_limit == "disabled":
-        return grad
+        return lambda grad: grad
+    xp = namespace(norm.norm)
     n = norm.mantissa / norm.scale
     small, coefficient = factors(xp, norm, scalar(xp, c, n) if limit is None else limit, clip)
-    if is_complex(xp, grad):
-        # A real factor enters a complex product as r + 0i, in which -0 and inf do not survive r = 1.
-        scaled = astype(xp, (grad * small) * coefficient, grad.dtype)
-        return xp.where((small == 1) & (coefficient == 1), grad, scaled)
-    wide = widen(xp, grad)
-    scaled = wide * astype(xp, small, wide.dtype) * astype(xp, coefficient, wide.dtype)
-    return astype(xp, scaled, grad.dtype)
+
+    def scaled(grad: Array) -> Array:
+        xp = namespace(grad)
+        if is_complex(xp, grad):
+            # A real factor enters a complex product as r + 0i, in which -0 and inf do not survive r = 1.
+            product = astype(xp, (grad * small) * coefficient, grad.dtype)
+            return xp.where((small == 1) & (coefficient == 1), grad, product)
+        return times(xp, grad, (small, coefficient), reuse=reuse)
+
+    return scaled
+
+
+_SPARING = ("identity", "multiply")
+
+
+def _all_nan(grad: Array) -> Array:
+    return namespace(grad).full_like(grad, math.nan)
 
 
 def is_complex(xp: Namespace, array: Array) -> bool:

@@ -9,7 +9,6 @@ page faults than the arithmetic that fills it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,28 +16,56 @@ import numpy as np
 
 _BITS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
+SAMPLE = 2**14
+SAMPLED_FROM = 2**18
+"""From so many entries on, a selection looks at a sample first."""
+
 SQUARES_AT_ONCE = 512
 """So many squares are added in the array's own dtype; their sums are added in float64."""
 
 
 def smallest(keys: Sequence[Any], k: int) -> Any:
-    """Return :func:`refimpl.arrays.smallest` by partition: O(n), and no index array for a single key.
+    """Return :func:`refimpl.arrays.smallest` in time O(n), and with little memory beside the mask.
 
-    The k-th smallest value of the first key divides the entries into those that are in, those that
-    are out, and its equals, of which the remaining keys (at last the index) choose as many as miss.
+    Two values of the first key between which the k-th smallest lies divide the entries into those
+    that are in, those that are out, and those between, of which as many are chosen as still miss. In
+    a large array the two come from a sample (Floyd & Rivest 1975, "Expected time bounds for
+    selection"), else both are the k-th smallest value itself, and between them are only its equals,
+    which the next key (at last the index) tells apart.
     """
     key, *rest = keys
     size = key.shape[0]
     if k <= 0 or k >= size:
         return np.full(size, k > 0)
-    pivot = np.partition(key, k - 1)[k - 1]
-    chosen = key < pivot
-    missing = k - int(np.count_nonzero(chosen))
-    equal = np.flatnonzero(key == pivot)
+    if size >= SAMPLED_FROM:
+        low, high = _bracket(key, k)
+        chosen, between, missing = _divide(key, low, high, k)
+        if 0 <= missing <= between.size < size // 2:
+            chosen[between[smallest([other[between] for other in keys], missing)]] = True
+            return chosen
+    kth = np.partition(key, k - 1)[k - 1]
+    chosen, equal, missing = _divide(key, kth, kth, k)
     if missing < equal.size and rest:
         equal = equal[smallest([other[equal] for other in rest], missing)]
     chosen[equal[:missing]] = True
     return chosen
+
+
+def _divide(key: Any, low: Any, high: Any, k: int) -> tuple[Any, Any, int]:
+    """Return a mask of what is below, the indices from low to high, and how many of them make k."""
+    below = key < low
+    between = np.flatnonzero((key <= high) > below)
+    return below, between, k - int(np.count_nonzero(below))
+
+
+def _bracket(key: Any, k: int) -> tuple[Any, Any]:
+    """Return two entries between which the k-th smallest lies, unless chance is against it."""
+    sample = np.sort(key[:: key.shape[0] // SAMPLE])
+    share, last = k / key.shape[0], sample.shape[0] - 1
+    # Four standard deviations of how many of the sample are among the k smallest.
+    margin = 4 * (last * share * (1 - share)) ** 0.5 + 1
+    middle = last * share
+    return sample[max(0, int(middle - margin))], sample[min(last, int(middle + margin) + 1)]
 
 
 def where_or_zero(kept: Any, array: Any) -> Any:
@@ -47,6 +74,24 @@ def where_or_zero(kept: Any, array: Any) -> Any:
     if unsigned is None or array.dtype.kind == "c":
         return np.where(kept, array, np.zeros_like(array))
     return np.asarray(np.multiply(array.view(unsigned), kept)).view(array.dtype)
+
+
+def any_nan(array: Any) -> bool:
+    """Return :func:`refimpl.arrays.any_nan` without an array of flags: a minimum hands NaN on."""
+    return array.size > 0 and bool(np.isnan(np.min(array)))
+
+
+def times(array: Any, factors: Sequence[Any], dtype: Any, reuse: bool) -> Any:
+    """Return :func:`refimpl.arrays.times` without the products by 1, the array itself if all are."""
+    binding = [np.asarray(factor, dtype) for factor in factors if np.any(factor != 1)]
+    if not binding:
+        return array
+    wide = array.astype(dtype, copy=False)
+    # A widened copy is ours to write to; so is an array that was given up, if it can be written to.
+    out = wide if wide is not array or (reuse and array.flags.writeable) else None
+    for factor in binding:
+        wide = out = np.multiply(wide, factor, out=out)
+    return wide.astype(array.dtype, copy=False)
 
 
 def sum_of_squares(arrays: Sequence[Any], dtype: Any) -> float | None:
@@ -63,7 +108,8 @@ def sum_of_squares(arrays: Sequence[Any], dtype: Any) -> float | None:
         whole = flat.size - flat.size % SQUARES_AT_ONCE
         for part in flat[:whole].reshape(-1, SQUARES_AT_ONCE), flat[whole:]:
             wide = part.astype(dtype, copy=False)
-            total += float(np.sum(np.vecdot(wide, wide), dtype=np.float64))
+            with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+                total += float(np.sum(np.vecdot(wide, wide), dtype=np.float64))
         count += flat.size
     least = count * float(np.finfo(dtype).tiny) * 2.0**30
     return total if least <= total <= float(np.finfo(dtype).max) else None

@@ -140,9 +140,12 @@ def prune_fraction(
     checks.choice("score_sign", score_sign, ("kept", "ignored"))
     previous = check_lists(weights, scores, previous, nan_score=nan_score)
 
-    masks = [untouched(w, before) for w, before in zip(weights, previous, strict=True)]
     competing = [i for i, s in enumerate(scores) if s is not None and weights[i] is not None]
     groups = [[i] for i in competing] if scope == "tensor" else [competing] if competing else []
+    masks = [
+        untouched(w, before) if s is None else None
+        for w, s, before in zip(weights, scores, previous, strict=True)
+    ]
     for group in groups:
         grouped = present([scores[i] for i in group])
         xp = namespace(*grouped)
@@ -153,7 +156,8 @@ def prune_fraction(
         values = _flatten(xp, grouped, [previous[i] for i in group], divide)
         before = None
         if any(previous[i] is not None for i in group):
-            before = xp.concat([xp.reshape(masks[i], (-1,)) for i in group])
+            each = [untouched(weights[i], previous[i]) for i in group]
+            before = xp.concat([xp.reshape(mask, (-1,)) for mask in each])
         kept = quota.kept(xp, values, before)
         start = 0
         for i, s in zip(group, grouped, strict=True):
@@ -286,4 +290,4 @@ def _flatten(xp: Namespace, scores: Sequence[Array], previous: Arrays, normalise
             norm = euclidean_norm(xp, xp.where(counted, wide, xp.zeros_like(wide)))
             wide = wide / xp.where(norm == 0, xp.ones_like(norm), norm)
         flat.append(xp.reshape(wide, (-1,)))
-    return xp.concat(flat)
+    return flat[0] if len(flat) == 1 else xp.concat(flat)

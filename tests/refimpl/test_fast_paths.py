@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from refimpl import arrays, numpy_forms
-from refimpl.arrays import smallest, where_or_zero
+from refimpl.arrays import any_nan, present, smallest, where_or_zero
+from refimpl.clipping import clip_global_norm, global_norm
 from refimpl.layers import conv2d, conv2d_in_cache, relu
 
 UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
@@ -19,6 +20,10 @@ UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
 
 def normal(seed: int, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def float32(*values: float) -> Any:
+    return np.array(values, np.float32)
 
 
 def portable(monkeypatch: pytest.MonkeyPatch, function: Callable[[], Any]) -> Any:
@@ -59,6 +64,51 @@ def test_smallest_of_nothing_and_of_one() -> None:
     assert smallest(np, [np.zeros(1)], 1).tolist() == [True]
 
 
+LARGE = {
+    "distinct": lambda n: normal(10, (n,)),
+    "sorted": lambda n: np.sort(normal(11, (n,))),
+    "ten values": lambda n: np.round(normal(12, (n,)) * 2),
+    "all equal": lambda n: np.ones(n, np.float32),
+    # Every entry that a sample with an even stride sees is small, so its bracket misses.
+    "periodic": lambda n: normal(13, (n,)) + np.arange(n, dtype=np.float32) % 2 * 100,
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("share", [0.0001, 0.5, 0.8, 0.9999])
+def test_smallest_of_many(name: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numpy_forms, "SAMPLED_FROM", 2000)
+    monkeypatch.setattr(numpy_forms, "SAMPLE", 400)
+    key, k = LARGE[name](10_000), int(10_000 * share)
+    fast = smallest(np, [key, -key], k)
+    same_bits(fast, portable(monkeypatch, lambda: smallest(np, [key, -key], k)))
+    assert fast.sum() == k
+
+
+def test_a_large_selection_looks_at_a_sample_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def partition(key: Any, kth: int) -> Any:
+        sizes.append(key.size)
+        return np.sort(key)
+
+    monkeypatch.setattr(numpy_forms.np, "partition", partition)
+    key = normal(14, (2**19,))
+    assert smallest(np, [key], 2**18).sum() == 2**18
+    assert sizes
+    assert max(sizes) < 2**16
+
+
+@pytest.mark.parametrize("where", [None, 0, 77, 299])
+def test_any_nan(where: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = normal(15, (3, 100))
+    x[0, :2] = [np.inf, -np.inf]
+    if where is not None:
+        x.reshape(-1)[where] = np.nan
+    assert any_nan(np, x) is portable(monkeypatch, lambda: any_nan(np, x)) is (where is not None)
+    assert not any_nan(np, x[:0])
+
+
 DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64, np.complex64, np.int8]
 
 
@@ -96,9 +146,92 @@ def test_relu(monkeypatch: pytest.MonkeyPatch) -> None:
     same_bits(dx, np.array([2, 0, 0, 0, 4, -5, 0, -0.0]))
 
 
+# Norms: the same squares, added in another order, and in float64 across rows of 512.
+
+GRADS = {
+    "ordinary": [normal(40, (7, 11)), normal(41, (3,))],
+    "long": [normal(42, (2, 700)), normal(43, (1025,)), normal(44, (0, 3))],
+    "one float64": [normal(45, (40,)), normal(46, (30,), np.float64)],
+    "transposed and strided": [normal(47, (40, 30)).T, normal(48, (50, 8))[::3, 1::2]],
+    "float16": [(normal(49, (600,)) * 9000).astype(np.float16)],
+    "bfloat16": [normal(50, (600,)).astype(ml_dtypes.bfloat16)],
+    "squares overflow": [normal(51, (90,)) * np.float32(1e30)],
+    "squares vanish": [normal(52, (90,)) * np.float32(1e-30)],
+    "some squares vanish": [normal(53, (90,)) * np.float32(1e-19)],
+    "subnormal": [normal(54, (90,)) * np.float32(1e-41)],
+    "sum overflows": [np.full(4, 1.7e19, np.float32)],
+    "zero": [np.zeros((2, 3), np.float32), float32(-0.0)],
+    "infinite": [float32(1, -np.inf), float32(2)],
+    "nan": [float32(1, np.nan), float32(np.inf)],
+}
+
+
+@pytest.mark.parametrize("name", GRADS)
+def test_global_norm(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    grads = GRADS[name]
+    fast = global_norm(grads)
+    slow = portable(monkeypatch, lambda: global_norm(grads))
+    assert fast.dtype == slow.dtype
+    # Half of n·u for either sum of n squares (a root halves), and 4 roundings of scale and root.
+    count = sum(g.size for g in grads)
+    tolerance = (count + 8) * UNIT[str(fast.dtype)] * abs(slow)
+    assert np.array_equal(fast, slow, equal_nan=True) or abs(fast - slow) <= tolerance
+
+
+def test_global_norm_of_many_is_closer_than_a_sum_in_one_dtype() -> None:
+    grads = [normal(55, (1000, 1000)), normal(56, (999,))]
+    exact = np.sqrt(sum(np.sum(g.astype(np.float64) ** 2) for g in grads))
+    # 512 squares in float32 in any order, then float64: 256 u of the root, and its own rounding.
+    assert abs(float(global_norm(grads)) - exact) <= 258 * UNIT["float32"] * exact
+
+
+@pytest.mark.parametrize("name", GRADS)
+@pytest.mark.parametrize("max_norm", [0.0, 1e-30, 2.0, 1e30, np.inf])
+@pytest.mark.parametrize("reuse", [False, True])
+def test_clip_global_norm(
+    name: str, max_norm: float, reuse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grads = GRADS[name]
+    given = [g.copy() for g in grads]
+    fast, norm = clip_global_norm(given, max_norm, reuse=reuse)
+    slow, _ = portable(monkeypatch, lambda: clip_global_norm(grads, max_norm))
+    for one, other, before in zip(present(fast), present(slow), grads, strict=True):
+        assert one.dtype == other.dtype == before.dtype
+        # As the norm, and the two products; one more place where 16 bits are rounded at the end.
+        unit = {2: 2.0**-8, 4: UNIT["float32"], 8: UNIT["float64"]}[before.itemsize]
+        wide, expected = one.astype(np.float64), other.astype(np.float64)
+        relative = (sum(g.size for g in grads) + 16) * UNIT[str(norm.dtype)] + 2 * unit
+        np.testing.assert_allclose(wide, expected, rtol=relative, atol=2.0**-149)
+    if not reuse:
+        for one, before in zip(given, grads, strict=True):
+            same_bits(one, before)
+
+
+def test_reuse_takes_the_memory_of_the_gradients_and_only_then() -> None:
+    g = normal(60, (4, 5))
+    (clipped,), _ = clip_global_norm([g], 0.5, reuse=True)
+    assert clipped is g
+    (clipped,), _ = clip_global_norm([g], 0.25)
+    assert not np.shares_memory(clipped, g)
+
+
+def test_reuse_scales_a_tied_gradient_once() -> None:
+    g = float32(3, 4)
+    [one, other], _ = clip_global_norm([g, g], 1.0, reuse=True)
+    assert one is other
+    np.testing.assert_allclose(present([one]), [[0.6, 0.8]], rtol=1e-6)
+
+
+def test_reuse_leaves_alone_what_cannot_be_written_to() -> None:
+    g = np.broadcast_to(np.float32(2), (4,))
+    [clipped], _ = clip_global_norm([g], 1.0, reuse=True)
+    np.testing.assert_array_equal(present([clipped]), [[0.5] * 4])
+    assert g[0] == 2
+
+
 # Convolution: the same products, added in another order.
 
-GEOMETRIES = {
+GEOMETRIES: dict[str, dict[str, Any]] = {
     "plain": {},
     "stride": {"stride": [2, 3]},
     "padding": {"padding": [[1, 2], [0, 3]]},
