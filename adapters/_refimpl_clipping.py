@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from adapters.base import WITH_COMPLEX, Operations
-from refimpl import adaptive_clipping, clipping
+from refimpl import adaptive_clipping, clipping, pruning
 
 Tensors = list[Any]
 Outputs = dict[str, Any]
@@ -44,3 +44,9 @@ def clip_per_example(grads: Tensors, **params: Any) -> Outputs:
     """``refimpl.adaptive_clipping.clip_per_example``."""
     clipped, norms = adaptive_clipping.clip_per_example(grads, **params)
     return {"grads": clipped, "norms": norms}
+
+
+@operations.operation("prune.clipped_gradient")
+def prune_clipped_gradient(grads: Tensors, **params: Any) -> Outputs:
+    """``refimpl.pruning.clipped_gradient``."""
+    return {"grads": pruning.clipped_gradient(grads, **params)}
