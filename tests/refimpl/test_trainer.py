@@ -160,3 +160,56 @@ def test_unknown_names_are_refused_with_those_that_exist() -> None:
         start(Plan({"operation": "optim.lion", "lr": 1.0}), arrays([1.0]))
     with pytest.raises(ValueError, match=r"unknown layer 'layer.gelu'"):
         models.forward([{"operation": "layer.gelu"}], [], np.zeros((1, 2)))
+
+
+def test_gradients_that_score_are_those_at_the_masked_weights() -> None:
+    """As google-research/rigl#14 asks: not those of the weights before they were masked."""
+    model = [{"operation": "layer.dense", "units": 1}]
+    weight, mask = np.array([[2.0], [3.0]]), np.array([[True], [False]])
+    x, targets = np.array([[1.0, 1.0], [2.0, -1.0]]), np.array([[0.5], [1.0]])
+    plan, trace = Plan({"operation": "optim.sgd", "lr": 0.0}), Trace()
+    state = train_step(
+        plan, start(plan, [weight, np.zeros(1)], [mask, None]), [arrays([[0.0], [0.0]], [0.0])]
+    )
+    train(model, {"operation": "loss.mse"}, plan, state, [[(x, targets)]], trace)
+    (grads,) = trace.of("penalty", "grads")
+    # y = 2·x_0: residuals 1.5 and 3, and the gradient is their mean times 2·x
+    np.testing.assert_allclose(grads[0], [[1.5 + 2 * 3.0], [1.5 - 3.0]])
+    dense = 2 / 2 * x.T @ (x @ weight - targets)
+    assert not np.allclose(grads[0], dense), "the numbers must tell the two apart"
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "first"),
+    [
+        # w = 1, g = 3: v = 0.75·9 under a root; G = 9
+        ({"operation": "optim.rmsprop", "alpha": 0.25, "eps": 0.5}, 1 - 3 / (6.75**0.5 + 0.5)),
+        ({"operation": "optim.adagrad", "eps": 0.5}, 1 - 3 / 3.5),
+    ],
+)
+def test_adaptive_optimisers_take_their_step(optimizer: dict[str, Any], first: float) -> None:
+    plan = Plan({**optimizer, "lr": 1.0})
+    state = train_step(plan, start(plan, arrays([1.0])), [arrays([3.0])])
+    assert state.params[0][0] == pytest.approx(first, rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("score", "kept"),
+    [
+        # w after the step is w itself (lr 0): magnitudes 3, 2, 1, 4
+        ("score.magnitude", [True, False, False, True]),
+        ("score.gradient", [False, True, True, False]),  # |g| 1, 6, 7, 0.5
+        ("score.fisher", [False, True, True, False]),
+        ("score.taylor", [False, True, True, False]),  # |g·w| 3, 12, 7, 2
+        ("score.snip", [False, True, True, False]),
+        ("score.movement", [True, False, False, True]),  # -g·w 3, -12, -7, 2
+    ],
+)
+def test_every_score_can_prune(score: str, kept: list[bool]) -> None:
+    schedule = {"operation": "schedule.constant", "begin": 0, "end": 0, "final": 0.5}
+    prune = {"score": score, "schedule": schedule, "parameters": [0]}
+    plan = Plan({"operation": "optim.sgd", "lr": 0.0}, prune=prune)
+    state = start(plan, arrays([3.0, -2.0, 1.0, 4.0]))
+    state = train_step(plan, state, [arrays([-1.0, -6.0, 7.0, -0.5])])
+    assert state.masks[0] is not None
+    assert state.masks[0].tolist() == kept
