@@ -22,7 +22,7 @@ from conformance.operation import Mistake, Operation, Setting, sizes
 from conformance.wording import departure, describe
 
 BUDGET = 5.0
-"""Seconds for one operation."""
+"""Seconds of computing for one operation."""
 LARGEST = 2000
 """Elements of a case up to which the oracle is asked; larger cases count where a fixture knows them."""
 FAILURES = frozenset({"failed", "errored", "crashed", "timed_out"})
@@ -87,13 +87,13 @@ def diagnose(
         operation: the operation that all verdicts are about.
         dialect: what the implementation declares; explanations are told as departures from it.
         verdicts: of all cases that were asked. An expected failure is neither explained nor evidence.
-        budget: seconds after which the search ends with the best that it has.
+        budget: seconds of computing after which the search ends with the best that it has.
     """
     mine = sorted(verdicts, key=_simplicity)
     failing = [v for v in mine if v.status in FAILURES]
     if not failing:
         return None
-    evidence = _Evidence(operation, dialect, mine, time.monotonic() + budget)
+    evidence = _Evidence(operation, dialect, mine, time.thread_time() + budget)
     found: list[Hypothesis] = []
     if any(v.answer is not None for v in failing):
         found = _search(evidence)
@@ -144,7 +144,7 @@ class _Evidence:
         return self._known[key]
 
     def _agrees(self, verdict: Verdict, hypothesis: Hypothesis) -> bool:
-        if time.monotonic() > self.deadline:
+        if time.thread_time() > self.deadline:
             raise _Late
         answer = verdict.answer
         if answer is None:
@@ -166,6 +166,11 @@ class _Evidence:
 
     def count(self, verdicts: Iterable[Verdict], hypothesis: Hypothesis) -> int:
         return sum(self.agrees(verdict, hypothesis) is True for verdict in verdicts)
+
+    def agrees_alike(self, one: Hypothesis, other: Hypothesis) -> bool:
+        """Say whether one hypothesis gives what was answered wherever the other does."""
+        answered = self.failing + self.passing
+        return all(self.agrees(v, one) or not self.agrees(v, other) for v in answered)
 
     def supports(self, hypothesis: Hypothesis) -> bool:
         """Say whether a hypothesis gives all that was answered, refusals that are missing aside."""
@@ -288,29 +293,47 @@ def _assembled(evidence: _Evidence, mistakes: list[Hypothesis]) -> list[Hypothes
     except _Late:
         pass
     gained = score - len(evidence.passing)
-    return [best] if gained and 2 * gained >= len(evidence.failing) else []
+    if not gained or 2 * gained < len(evidence.failing):
+        return []
+    return [_simplified(evidence, best)]
+
+
+def _simplified(evidence: _Evidence, hypothesis: Hypothesis) -> Hypothesis:
+    """Set the dials back, one by one, that explain nothing here."""
+    evidence.deadline += BUDGET / 5
+    try:
+        for name in departure(evidence.operation, evidence.dialect, hypothesis.setting):
+            back = evidence.dialect.get(name, evidence.operation.dial(name).default)
+            plainer = Hypothesis({**hypothesis.setting, name: back}, hypothesis.mistake)
+            if evidence.agrees_alike(plainer, hypothesis):
+                hypothesis = plainer
+    except _Late:
+        pass
+    return hypothesis
 
 
 def _grown(evidence: _Evidence, start: Hypothesis, sample: list[Verdict]) -> Hypothesis:
     """Add the dial that explains most of a sample, less what it breaks, until none helps."""
-    passing = _diverse(evidence.passing)
-
-    def score(hypothesis: Hypothesis, least: int) -> int:
-        explained = evidence.count(sample, hypothesis)
-        # What passed is looked at only for a hypothesis that could still be better.
-        kept = evidence.count(passing, hypothesis) if explained > least else 0
-        return explained + kept - len(passing)
-
-    best, reached = start, score(start, -1)
-    while reached < len(sample):
-        settings = _singles(evidence.operation, best.setting)
-        nexts = [Hypothesis(setting, start.mistake) for setting in settings]
-        scores = [score(hypothesis, reached) for hypothesis in nexts]
-        if max(scores, default=reached) <= reached:
-            break
-        reached = max(scores)
-        best = nexts[scores.index(reached)]
-    return best
+    best, passing = start, _diverse(evidence.passing)
+    while True:
+        right = [v for v in sample + passing if evidence.agrees(v, best)]
+        wrong = [v for v in sample + passing if v not in right]
+        gains = [
+            (evidence.count(wrong, hypothesis), hypothesis)
+            for setting in _singles(evidence.operation, best.setting)
+            for hypothesis in [Hypothesis(setting, start.mistake)]
+        ]
+        most, following = 0, best
+        for gain, hypothesis in sorted(gains, key=lambda pair: -pair[0]):
+            # What is right is looked at only for a hypothesis that could still be the best.
+            if gain <= most:
+                break
+            net = gain - len(right) + evidence.count(right, hypothesis)
+            if net > most:
+                most, following = net, hypothesis
+        if following is best:
+            return best
+        best = following
 
 
 # --- the words --------------------------------------------------------------------------------
