@@ -172,7 +172,7 @@ def euclidean_norm(xp: Namespace, array: Array, axis: tuple[int, ...] | None = N
 
 def _power_of_two_below(xp: Namespace, value: Array) -> Array:
     """Return the power of two at or next below positive numbers, within the normal numbers."""
-    lowest = -126.0 if value.dtype == xp.float32 else -1022.0
-    exponent = xp.floor(xp.log2(value))
-    exponent = xp.maximum(exponent, xp.full_like(value, lowest))
+    bound = xp.full_like(value, 126.0 if value.dtype == xp.float32 else 1022.0)
+    # the logarithm of the largest number rounds up to an exponent that no number has
+    exponent = xp.minimum(xp.maximum(xp.floor(xp.log2(value)), -bound), bound)
     return xp.pow(xp.full_like(value, 2.0), exponent)

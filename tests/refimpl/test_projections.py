@@ -128,6 +128,18 @@ def test_norms_whose_squares_are_not_representable() -> None:
     np.testing.assert_allclose(got, np.array([[1.5e-30, 2e-30], [1.5e-30, 2e-30]]), rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_largest_and_smallest_numbers_have_a_norm(dtype: Any) -> None:
+    info = np.finfo(dtype)
+    for value in (info.max, info.tiny, info.smallest_subnormal):
+        w = np.array([[-value, 0.0], [0.0, 0.0]], dtype=dtype)
+        (got,) = project_max_norm([w], float(value), 0)
+        assert got is not None
+        assert got.tobytes() == w.tobytes()
+        (zero,) = project_max_norm([w], 0.0, 0)
+        np.testing.assert_array_equal(zero, np.zeros((2, 2)))
+
+
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_16_bits_are_computed_in_float32_and_come_back(dtype: Any) -> None:
     w = np.array([[300.0, -400.0], [0.5, 0.25]], dtype=dtype)
