@@ -10,9 +10,9 @@ import ml_dtypes
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_, prune
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
-from adapters import _torch_layers, _torch_regularization, _torch_training
+from adapters import _torch_layers, _torch_pruning, _torch_regularization, _torch_training
 from adapters.base import WITH_COMPLEX, Adapter, Rejected, Unsupported
 
 Tensors = list[Tensor | None]
@@ -80,9 +80,7 @@ CLIP_NORM = {
 }  # fmt: skip
 
 
-@adapter.operation(
-    "clip.global_norm", WITH_COMPLEX, CLIP_NORM | {"duplicates": "twice_in_place"}
-)
+@adapter.operation("clip.global_norm", WITH_COMPLEX, CLIP_NORM | {"duplicates": "twice_in_place"})
 def clip_global_norm(grads: Tensors, *, max_norm: float, ord: float) -> Outputs:
     """``torch.nn.utils.clip_grad_norm_``."""
     parameters = _parameters(grads)
@@ -124,71 +122,6 @@ def clip_value(
         with _checks():
             torch.clamp(torch.zeros(()))
     return {"grads": [None if g is None else torch.clamp(g, min, max) for g in grads]}
-
-
-# --- pruning ----------------------------------------------------------------------------------
-
-
-def _modules(weights: Tensors, previous: Tensors | None) -> list[torch.nn.Module | None]:
-    """Return a module for each weight, pruned by its previous mask if it has one."""
-    modules: list[torch.nn.Module | None] = []
-    for index, weight in enumerate(weights):
-        if weight is None:
-            modules.append(None)
-            continue
-        module = torch.nn.Module()
-        module.weight = torch.nn.Parameter(weight)
-        mask = None if previous is None else previous[index]
-        if mask is not None:
-            with _checks():
-                prune.custom_from_mask(module, "weight", mask)
-        modules.append(module)
-    return modules
-
-
-@adapter.operation(
-    "prune.fraction",
-    dialect={
-        "ties": "unspecified", "nan_score": "highest", "score_sign": "ignored",
-        "masking": "multiply",
-    },
-)  # fmt: skip
-def prune_fraction(
-    weights: Tensors,
-    scores: Tensors,
-    previous: Tensors | None = None,
-    *,
-    amount: float | None = None,
-    count: int | None = None,
-    scope: str = "tensor",
-) -> Outputs:
-    """``prune.l1_unstructured`` and ``prune.global_unstructured`` with ``importance_scores``."""
-    if (amount is None) == (count is None):
-        raise Unsupported("PyTorch has one argument, amount, a float or an integer")
-    quantity = count if amount is None else float(amount)
-    modules = _modules(weights, previous)
-    scored = [(m, s) for m, s in _paired(modules, scores) if m is not None and s is not None]
-    if scope == "global":
-        prune.global_unstructured(
-            [(m, "weight") for m, _ in scored],
-            prune.L1Unstructured,
-            importance_scores={(m, "weight"): s for m, s in scored},
-            amount=quantity,
-        )
-    elif not scored:
-        raise Unsupported("prune.l1_unstructured has one parameter; for none nothing is called")
-    for m, s in scored if scope == "tensor" else ():
-        with _checks():
-            prune.l1_unstructured(m, "weight", amount=quantity, importance_scores=s)
-    return {
-        "masks": [None if m is None else _mask(m) for m in modules],
-        "weights": [None if m is None else m.weight for m in modules],
-    }
-
-
-def _mask(module: torch.nn.Module) -> Tensor:
-    mask = getattr(module, "weight_mask", None)
-    return torch.ones_like(module.weight, dtype=torch.bool) if mask is None else mask.bool()
 
 
 # --- optimisers ---------------------------------------------------------------------------------
@@ -252,6 +185,7 @@ def optim_adagrad(
 
 
 _torch_layers.register(adapter)
+_torch_pruning.register(adapter)
 _torch_regularization.register(adapter)
 _torch_training.register(adapter)
 

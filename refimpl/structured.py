@@ -31,7 +31,6 @@ def prune_structured(
     previous: Array | None = None,
     norm: str = "exact",
     norm_dtype: str = "float32_or_wider",
-    pruned_weights: str = "left_out",
     masking: str = "select",
     **dials: Any,
 ) -> tuple[Array, Array]:
@@ -47,7 +46,6 @@ def prune_structured(
 
     - ``norm`` "naive": powers may overflow, or vanish, in float32 or wider;
     - ``norm_dtype`` "input_dtype": norms are rounded to the dtype of the weights, which makes ties;
-    - ``pruned_weights`` "counted": norms count the weights that ``previous`` has pruned;
     - ``masking``: see :func:`refimpl.masks.apply_mask`.
 
     Returns the mask (boolean, True keeps) and the weights with +0.0 where pruned.
@@ -60,13 +58,11 @@ def prune_structured(
         raise ValueError(f"ord must be > 0 or inf, got {ord}")
     checks.choice("norm", norm, ("exact", "naive"))
     checks.choice("norm_dtype", norm_dtype, ("float32_or_wider", "input_dtype"))
-    checks.choice("pruned_weights", pruned_weights, ("left_out", "counted"))
     live = _live(weights, None, previous)
     first = _axis(axis, weights.ndim)
     xp = namespace(weights)
     magnitudes = xp.abs(widen(xp, weights))
-    if pruned_weights == "left_out":
-        magnitudes = xp.where(live, magnitudes, xp.zeros_like(magnitudes))
+    magnitudes = xp.where(live, magnitudes, xp.zeros_like(magnitudes))
     norms = _row_norms(xp, _slices(xp, magnitudes, first), power, norm)
     if norm_dtype == "input_dtype":
         norms = astype(xp, astype(xp, norms, weights.dtype), norms.dtype)

@@ -121,7 +121,7 @@ def rest_left_alone(inputs: dict[str, Any], settings: Settings) -> dict[str, Any
         slice(0, length // size * size)
         for length, size in zip(shape, settings["block"], strict=True)
     )
-    inner = {name: None if t is None else t[whole] for name, t in inputs.items()}
+    inner: dict[str, Any] = {name: None if t is None else t[whole] for name, t in inputs.items()}
     mask = structured_pruning.alive(inputs).copy()
     if inner["weights"].size:
         mask[whole] = oracle(inner, settings)["mask"]
@@ -271,4 +271,5 @@ OPERATION = Operation(
     cases=cases,
     mistakes=MISTAKES,
     representative=representative,
+    dialects={"torch": {"ties": "unspecified", "nan_score": "highest", "masking": "multiply"}},
 )

@@ -88,7 +88,7 @@ def of_all_weights(inputs: dict[str, Any], settings: Settings) -> dict[str, Any]
     previous, rounds = inputs.get("previous"), []
     for step in range(len(settings["amounts"])):
         given, chosen = one_round(inputs, settings, step, previous)
-        masks = [None if m is None else m.copy() for m in pruning.before(given)]
+        masks: pruning.Masks = [None if m is None else m.copy() for m in pruning.before(given)]
         for group in pruning.groups(given, chosen):
             of_all = pruning.rounded_count(chosen["amount"], group.size, chosen)
             k = min(of_all, len(group.entries))
@@ -138,7 +138,7 @@ def _only_new(rounds: list[Any], first: Any) -> list[Any]:
 
 
 def _inverted(rounds: list[Any], first: Any) -> list[Any]:
-    return map_tensors(np.logical_not, rounds)  # type: ignore[no-any-return]
+    return map_tensors(np.logical_not, rounds)
 
 
 MISTAKES = (

@@ -135,6 +135,15 @@ def compete_again(inputs: dict[str, Any], settings: Settings) -> dict[str, Any]:
     return outputs_of(inputs, fresh["mask"] & live, settings)
 
 
+def pruned_weights_counted(inputs: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """The norm of a slice counts the weights that ``previous`` has pruned."""
+    oracle(inputs, settings)
+    choices = slices(inputs, settings | {"nan_score": "highest"}, count_pruned=True)
+    return outputs_of(
+        inputs, mask_of(choices, structured_pruning.alive(inputs), settings), settings
+    )
+
+
 def inverted(inputs: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """The mask is True where a weight is pruned; the weights are right."""
     result = oracle(inputs, settings)
@@ -182,6 +191,7 @@ MISTAKES = (
     Mistake("signed sums", "weights of opposite signs cancel in the score", signed),
     Mistake("slices revived", "previous is ignored", revived),
     Mistake("pruned slices compete", "slices pruned before take places", compete_again),
+    Mistake("pruned weights counted", "norms count what is pruned", pruned_weights_counted),
     Mistake("mask inverted", "1 means pruned", inverted),
     Mistake("weights not masked", "the weights come back whole", unmasked),
     Mistake("mask per slice", "the mask is not of the weights' shape", vector),
@@ -270,7 +280,6 @@ OPERATION = Operation(
             "ties": "unspecified",
             "nan_score": "highest",
             "masking": "multiply",
-            "pruned_weights": "counted",
             "norm": "naive",
             "norm_dtype": "input_dtype",
         },

@@ -36,12 +36,6 @@ COUNTING = tuple(d for d in pruning.FRACTION_DIALS if d.name not in ("normalise"
 """The dials of an amount of groups."""
 STRUCTURED_DIALS = (
     *COUNTING,
-    Dial(
-        "pruned_weights",
-        "left_out",
-        "counted: the norm of a slice counts the weights that previous has pruned",
-        ("counted",),
-    ),
     Dial("norm", "exact", "naive: powers may overflow or flush to zero", ("naive",)),
     Dial(
         "norm_dtype",
@@ -134,8 +128,13 @@ def _among(labels: Any, number: int, live: Mask, scores: Any, settings: Settings
 # --- slices -------------------------------------------------------------------------------------
 
 
-def slices(inputs: dict[str, Any], settings: Settings) -> list[Choice]:
-    """Return the choice among the slices along an axis, ranked by their norms."""
+def slices(
+    inputs: dict[str, Any], settings: Settings, *, count_pruned: bool = False
+) -> list[Choice]:
+    """Return the choice among the slices along an axis, ranked by the norms of what is left of them.
+
+    With ``count_pruned``, a mistake, the norms count what ``previous`` has pruned.
+    """
     weights = inputs["weights"]
     pruning.check_amount(settings | {"scope": "tensor"})
     order = float(settings["ord"])
@@ -149,8 +148,12 @@ def slices(inputs: dict[str, Any], settings: Settings) -> list[Choice]:
     stored = weights.dtype.name if settings["norm_dtype"] == "input_dtype" else None
 
     def norm(every: Any, remaining: Any) -> Real:
-        counted = every if settings["pruned_weights"] == "counted" else remaining
-        result = _norm(list(values[counted]), order, settings["norm"] == "naive", dtype)
+        result = _norm(
+            list(values[every if count_pruned else remaining]),
+            order,
+            settings["norm"] == "naive",
+            dtype,
+        )
         return result if stored is None or result != result else real(round_exact(result, stored))
 
     return _among(labels, weights.shape[axis], live, norm, settings)

@@ -1,0 +1,221 @@
+"""PyTorch's pruning: ``torch.nn.utils.prune``, and ``torch.ao.pruning`` for blocks and N:M patterns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.ao.pruning import WeightNormSparsifier
+from torch.nn.utils import prune
+
+from adapters.base import Adapter, Operations, Rejected, Unsupported
+
+Tensors = list[Tensor | None]
+Modules = list[torch.nn.Module | None]
+Outputs = dict[str, Any]
+
+operations = Operations()
+
+TOPK = {"ties": "unspecified", "nan_score": "highest"}
+"""Weights are ranked by ``torch.topk``."""
+
+
+@contextmanager
+def _checks() -> Iterator[None]:
+    """Take an error as a refusal, around a call that checks its arguments and says what is wrong."""
+    try:
+        yield
+    except (RuntimeError, AssertionError, IndexError) as error:
+        raise Rejected(str(error).partition("\n")[0]) from error
+
+
+def _modules(weights: Tensors, previous: Tensors | None) -> Modules:
+    """Return a module for each weight, pruned by its previous mask if it has one."""
+    modules: Modules = []
+    for index, weight in enumerate(weights):
+        if weight is None:
+            modules.append(None)
+            continue
+        module = torch.nn.Module()
+        module.weight = torch.nn.Parameter(weight)
+        mask = None if previous is None else previous[index]
+        if mask is not None:
+            with _checks():
+                prune.custom_from_mask(module, "weight", mask)
+        modules.append(module)
+    return modules
+
+
+def _mask(module: torch.nn.Module) -> Tensor:
+    mask = getattr(module, "weight_mask", None)
+    return torch.ones_like(module.weight, dtype=torch.bool) if mask is None else mask.bool()
+
+
+def _masks(modules: Modules) -> Tensors:
+    return [None if m is None else _mask(m) for m in modules]
+
+
+def _prune(modules: Modules, scores: Tensors, quantity: float | int, scope: str) -> None:
+    """Prune by ``prune.l1_unstructured`` or ``global_unstructured`` with ``importance_scores``."""
+    if len(modules) != len(scores):
+        raise Unsupported("a score belongs to its parameter, so none could be left over")
+    pairs = zip(modules, scores, strict=True)
+    scored = [(m, s) for m, s in pairs if m is not None and s is not None]
+    if scope == "global":
+        prune.global_unstructured(
+            [(m, "weight") for m, _ in scored],
+            prune.L1Unstructured,
+            importance_scores={(m, "weight"): s for m, s in scored},
+            amount=quantity,
+        )
+    elif not scored:
+        raise Unsupported("prune.l1_unstructured has one parameter; for none nothing is called")
+    for m, s in scored if scope == "tensor" else ():
+        with _checks():
+            prune.l1_unstructured(m, "weight", amount=quantity, importance_scores=s)
+
+
+def _quantity(amount: float | None, count: int | None) -> float | int:
+    if amount is not None and count is None:
+        return float(amount)
+    if count is None or amount is not None:
+        raise Unsupported("PyTorch has one argument, amount, a float or an integer")
+    return count
+
+
+@operations.operation(
+    "prune.fraction", dialect=TOPK | {"score_sign": "ignored", "masking": "multiply"}
+)
+def prune_fraction(
+    weights: Tensors,
+    scores: Tensors,
+    previous: Tensors | None = None,
+    *,
+    amount: float | None = None,
+    count: int | None = None,
+    scope: str = "tensor",
+) -> Outputs:
+    """``prune.l1_unstructured`` and ``prune.global_unstructured`` with ``importance_scores``."""
+    quantity = _quantity(amount, count)
+    modules = _modules(weights, previous)
+    _prune(modules, scores, quantity, scope)
+    return {
+        "masks": _masks(modules),
+        "weights": [None if m is None else m.weight for m in modules],
+    }
+
+
+@operations.operation("prune.iterative", dialect=TOPK | {"score_sign": "ignored"})
+def prune_iterative(
+    weights: Tensors,
+    scores: list[Tensors],
+    previous: Tensors | None = None,
+    *,
+    amounts: list[float],
+    scope: str = "tensor",
+) -> Outputs:
+    """The same call again and again on the same modules, whose masks accumulate."""
+    if len(amounts) != len(scores):
+        raise Unsupported("each round is a call with an amount and scores, so none is left over")
+    modules = _modules(weights, previous)
+    rounds = []
+    for amount, ranked in zip(amounts, scores, strict=True):
+        _prune(modules, ranked, float(amount), scope)
+        rounds.append(_masks(modules))
+    return {"masks": rounds}
+
+
+@operations.operation(
+    "prune.structured",
+    dialect=TOPK
+    | {
+        "masking": "multiply",
+        "norm": "naive",
+        "norm_dtype": "input_dtype",
+    },
+)
+def prune_structured(
+    weights: Tensor,
+    previous: Tensor | None = None,
+    *,
+    axis: int,
+    ord: float,
+    amount: float | None = None,
+    count: int | None = None,
+) -> Outputs:
+    """``prune.ln_structured``."""
+    quantity = _quantity(amount, count)
+    (module,) = _modules([weights], [previous])
+    assert module is not None
+    with _checks():
+        prune.ln_structured(module, "weight", amount=quantity, n=ord, dim=axis)
+    return {"mask": _mask(module), "weights": module.weight}
+
+
+def _sparsify(weights: Tensor, scores: Tensor, previous: Tensor | None, **config: Any) -> Outputs:
+    """Step a ``WeightNormSparsifier`` whose norm is a function that returns the scores."""
+    if previous is not None:
+        raise Unsupported("torch.ao.pruning replaces a mask and takes none that was there before")
+    if weights.ndim != 2:
+        raise Unsupported("torch.ao.pruning's sparsifiers prune matrices")
+    if scores.shape != weights.shape:
+        raise Unsupported("the norm is computed from the weights, so it has their shape")
+    layer = torch.nn.Module()
+    layer.weight = torch.nn.Parameter(weights)
+    model = torch.nn.Module()
+    model.layer = layer
+    sparsifier = WeightNormSparsifier(norm=lambda _: scores, **config)
+    with _checks():
+        sparsifier.prepare(model, [{"tensor_fqn": "layer.weight"}])
+        sparsifier.step()
+        mask = layer.parametrizations.weight[0].mask
+        return {"mask": mask.bool(), "weights": layer.weight}
+
+
+@operations.operation("prune.n_m", dialect=TOPK | {"masking": "multiply"})
+def prune_n_m(
+    weights: Tensor, scores: Tensor, previous: Tensor | None = None, *, n: int, m: int, axis: int
+) -> Outputs:
+    """``torch.ao.pruning.WeightNormSparsifier`` with ``zeros_per_block``, along the last axis."""
+    if axis not in (0, 1, -1, -2):
+        raise Unsupported("torch.ao.pruning's blocks have no axis")
+    turned = weights.ndim == 2 and axis in (0, -2)
+    if turned:
+        weights, scores = weights.T.contiguous(), scores.T.contiguous()
+    result = _sparsify(
+        weights,
+        scores,
+        previous,
+        sparsity_level=1.0,
+        sparse_block_shape=(1, m),
+        zeros_per_block=m - n,
+    )
+    return {name: t.T if turned else t for name, t in result.items()}
+
+
+@operations.operation("prune.block", dialect=TOPK | {"masking": "multiply"})
+def prune_block(
+    weights: Tensor,
+    scores: Tensor,
+    previous: Tensor | None = None,
+    *,
+    block: list[int],
+    amount: float,
+    pool: str,
+) -> Outputs:
+    """``torch.ao.pruning.WeightNormSparsifier``, which ranks blocks by their mean."""
+    if pool != "mean":
+        raise Unsupported("torch.ao.pruning ranks blocks by their mean")
+    if len(block) != 2:
+        raise Unsupported("torch.ao.pruning's blocks have rows and columns")
+    return _sparsify(
+        weights, scores, previous, sparsity_level=float(amount), sparse_block_shape=tuple(block)
+    )
+
+
+def register(adapter: Adapter) -> None:
+    """Register pruning on PyTorch's adapter."""
+    adapter.include(operations)
