@@ -33,8 +33,15 @@ CLIPS: dict[str, Callable[..., Any]] = {
 PENALTIES: dict[str, Callable[..., Any]] = {
     "penalty.l1": regularization.penalty_l1,
     "penalty.l2": regularization.penalty_l2,
+    "penalty.elastic_net": regularization.penalty_elastic_net,
+    "penalty.group_lasso": regularization.penalty_group_lasso,
 }
-PROXES: dict[str, Callable[..., Any]] = {"prox.l1": regularization.prox_l1}
+PROXES: dict[str, Callable[..., Any]] = {
+    "prox.l1": regularization.prox_l1,
+    "prox.l2": regularization.prox_l2,
+    "prox.elastic_net": regularization.prox_elastic_net,
+    "prox.group_lasso": regularization.prox_group_lasso,
+}
 OPTIMIZERS: dict[str, Callable[..., optimizers.Optimizer]] = {
     "optim.sgd": optimizers.sgd,
     "optim.adam": optimizers.adam,
