@@ -9,6 +9,7 @@ import numpy as np
 
 from adapters import (
     _refimpl_clipping,
+    _refimpl_distributed,
     _refimpl_layers,
     _refimpl_optimizers,
     _refimpl_pruning,
@@ -19,6 +20,7 @@ from adapters.base import FLOATS, Adapter
 
 FAMILIES = (
     _refimpl_clipping,
+    _refimpl_distributed,
     _refimpl_pruning,
     _refimpl_layers,
     _refimpl_optimizers,

@@ -128,3 +128,22 @@ def test_clipped_gradient_is_clamp_then_threshold(limit: float, threshold: float
     (leaf,) = expect(CLIPPED, {"grads": [g]}, params)["grads"]
     clamped = torch.from_numpy(g).clamp(-limit, limit)
     assert np.array_equal(leaf.tensor, torch.nn.functional.hardshrink(clamped, threshold).numpy())
+
+
+def test_each_logical_parameter_of_a_distributed_model_counts_once() -> None:
+    """Norm² by hand: 9 + 16 of the shards, 144 of the replica, 100 of the tied weight, once each."""
+    norm, tied = tensor(0, -12), tensor(8, 6)
+    ranks = [
+        [_shard("w", tensor([3.0])), _shard("n", norm, "replicated"), _shard("e", tied, "tied")],
+        [_shard("w", tensor([-4.0])), _shard("n", norm, "replicated"), _shard("e", tied, "tied")],
+    ]
+    outputs = expect(load("dist.global_norm"), {"ranks": ranks}, {"max_norm": 1.0})
+    total = (9 + 16 + 144 + 100) ** 0.5
+    np.testing.assert_allclose(outputs["total_norm"].tensor, total, rtol=1e-15)
+    for rank, shards in zip(ranks, outputs["shards"], strict=True):
+        for shard, leaf in zip(rank, shards, strict=True):
+            np.testing.assert_allclose(leaf.tensor, shard["tensor"] / total, rtol=1e-14)
+
+
+def _shard(name: str, values: Any, placement: str = "sharded") -> dict[str, Any]:
+    return {"name": name, "tensor": values, "placement": placement}
