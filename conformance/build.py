@@ -1,9 +1,10 @@
-"""Make the fixture files: ``python -m conformance.build [--check] [OPERATION …]``."""
+"""Make the fixture files: ``python -m conformance.build [--check | --validate] [OPERATION …]``."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -37,15 +38,36 @@ def stale(files: dict[str, bytes], folder: Path) -> list[str]:
     ]
 
 
+def invalid(operation_ids: Iterable[str], folder: Path) -> list[str]:
+    """Return one line for each fixture file that is missing or not written as it must be."""
+    complaints = []
+    for name in operation_ids:
+        try:
+            fixtures.read(load(name), folder)
+        except fixtures.FixtureError as error:
+            complaints.append(str(error))
+    return complaints
+
+
 @click.command()
 @click.argument("patterns", nargs=-1)
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a file would change.")
+@click.option(
+    "--validate",
+    is_flag=True,
+    help="Write and compute nothing; exit with 1 if a file is not written as it must be.",
+)
 @click.option("--folder", type=click.Path(path_type=Path), default=fixtures.FOLDER, hidden=True)
-def main(patterns: tuple[str, ...], check: bool, folder: Path) -> None:
+def main(patterns: tuple[str, ...], check: bool, validate: bool, folder: Path) -> None:
     """Make the fixture files of the operations that the patterns name (all by default)."""
     chosen = [name for pattern in patterns or ("*",) for name in matching(pattern)]
     if not chosen:
         raise click.UsageError(f"no operation matches; there are: {', '.join(names())}")
+    if validate:
+        complaints = invalid(chosen, folder)
+        for line in complaints:
+            click.echo(line, err=True)
+        raise SystemExit(1 if complaints else 0)
     folder.mkdir(parents=True, exist_ok=True)
     changed: list[str] = []
     with ProcessPoolExecutor() as pool:

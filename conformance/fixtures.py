@@ -18,13 +18,13 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as save_safetensors
 
-from conformance import __version__
+from conformance import __version__, wellformed
 from conformance.cases import Case
 from conformance.compare import attribute
 from conformance.formats import FormatError, SameAs, Tensor, decode, dtype_of, encode
 from conformance.operation import Expectation, Leaf, Operation, Setting, map_tensors
+from conformance.wellformed import SCHEMA, Malformed
 
-SCHEMA = "secateurs-fixtures-1"
 FOLDER = Path(__file__).parent / "fixtures"
 INLINE_ELEMENTS = 4096
 
@@ -180,41 +180,22 @@ def read(operation: Operation, folder: Path = FOLDER) -> list[Case]:
         raise FixtureError(f"{path.name}: no such fixture file in {folder}") from None
     except ValueError as error:
         raise FixtureError(f"{path.name}: not valid JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise FixtureError(f"{path.name}: is no JSON object")
-    if document.get("schema") != SCHEMA:
-        raise FixtureError(
-            f"{path.name}: schema is {document.get('schema')!r}, expected {SCHEMA!r}"
+    try:
+        wellformed.check(document, operation.id, lambda tensor: _read_tensors(tensor, folder))
+    except Malformed as error:
+        raise FixtureError(f"{path.name}: {error}") from None
+    return [
+        Case(
+            operation.id,
+            entry["id"],
+            tuple(entry["flags"]),
+            tuple(entry["constraints"]),
+            _read_tensors(entry["inputs"], folder),
+            dict(entry["params"]),
+            frozen={"expected": entry["expected"], "tolerance": entry.get("tolerance")},
         )
-    cases: list[Case] = []
-    seen: set[str] = set()
-    if not isinstance(document.get("cases"), list):
-        raise FixtureError(f"{path.name}: cases: missing")
-    for entry in document["cases"]:
-        case_id = entry.get("id")
-        if not isinstance(case_id, str):
-            raise FixtureError(f"{path.name}: case number {len(cases) + 1}: id: missing")
-        if case_id in seen:
-            raise FixtureError(f"{path.name}: case {case_id}: id: used twice")
-        seen.add(case_id)
-        try:
-            inputs = _read_tensors(entry["inputs"], folder)
-            cases.append(
-                Case(
-                    operation.id,
-                    case_id,
-                    tuple(entry["flags"]),
-                    tuple(entry["constraints"]),
-                    inputs,
-                    dict(entry["params"]),
-                    frozen={"expected": entry["expected"], "tolerance": entry.get("tolerance")},
-                )
-            )
-        except KeyError as error:
-            raise FixtureError(f"{path.name}: case {case_id}: {error.args[0]}: missing") from None
-        except FormatError as error:
-            raise FixtureError(f"{path.name}: case {case_id}: inputs: {error}") from None
-    return cases
+        for entry in document["cases"]
+    ]
 
 
 def expectation(
