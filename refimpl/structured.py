@@ -209,17 +209,18 @@ def _row_norms(xp: Namespace, rows: Array, power: float, norm: str) -> Array:
     if math.isinf(power):
         return largest[:, 0]
     if norm == "naive" or power <= 1:
-        scale = one
-    elif power == 2:
-        scale = _headroom(xp, largest)
+        scale = top = one
     else:
-        usable = (largest > 0) & (largest < math.inf)
-        scale = xp.where(usable, 1.0 / xp.where(usable, largest, one), one)
-        # the reciprocal of a subnormal number may be infinite
-        scale = xp.where(scale < math.inf, scale, _headroom(xp, largest))
+        scale, top = _headroom(xp, largest), one
+        if power != 2:
+            # No fixed factor makes room for every power, so the largest becomes 1.
+            usable = (largest > 0) & (largest < math.inf)
+            top = xp.where(usable, largest * scale, one)
     scaled = rows * scale
+    if power != 2:
+        scaled = scaled / top
     total = xp.sum(scaled * scaled if power == 2 else scaled**power, axis=1)
-    root = xp.sqrt(total) if power == 2 else total ** (1.0 / power)
+    root = xp.sqrt(total) if power == 2 else total ** (1.0 / power) * top[:, 0]
     return root / scale[:, 0]
 
 

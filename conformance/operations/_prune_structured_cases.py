@@ -159,6 +159,8 @@ def cases(c: Cases) -> None:
             0]), dtypes, axis=0, count=1)
         add(f"cubes-overflow{suffix}", "extreme orders", "C3", large * tensor([2, 2], [0, 1], [3, -4]),
             dtypes, axis=0, count=1, ord=3)
+    add("cubes-of-subnormals", "extreme orders", "C3", 2.0**-149 * tensor([3, 1], [2, 0], [4, 4]), ("float32",),
+        axis=0, count=1, ord=3)
     add("norm-beyond-float16", "extreme", "C3", tensor([60000, 60000], [5e4, 5e4], [6e4, 1], [65504, 65504]),
         ("float16",), axis=0, count=2)
 
