@@ -348,6 +348,8 @@ LACKING = {
     "Keras schedules learning rates only: in float32, with no first step and no mask updates": """
         schedule.constant schedule.polynomial schedule.exponential""",
     "TensorFlow has no clip by the norms of units or of examples": "clip.unitwise clip.per_example",
+    "TensorFlow's sharded norms need a distribution strategy; this suite runs one process": """
+        dist.global_norm""",
     "TensorFlow has no groups in its penalties and proximal steps": """
         penalty.group_lasso prox.group_lasso""",
     "TensorFlow has no such operator": "prox.hard_threshold project.l1_ball layer.dropout",

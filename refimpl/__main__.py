@@ -201,7 +201,12 @@ def prune_of(text: str | None, model: Any, steps: int) -> dict[str, Any] | None:
     """Return a gradual pruning of all weights (not biases) to a final sparsity, or one from JSON."""
     if text is None or text.startswith("{"):
         return None if text is None else json.loads(text)
-    weights = 2 * sum(layer["operation"] in models.WITH_PARAMETERS for layer in model)
+    weights, first = [], 0
+    for layer in model:
+        count = models.parameter_count(layer)
+        # The last parameter of a layer is its bias.
+        weights += list(range(first, first + max(count - 1, 0)))
+        first += count
     schedule = {
         "operation": "schedule.polynomial",
         "initial": 0.0,
@@ -214,7 +219,7 @@ def prune_of(text: str | None, model: Any, steps: int) -> dict[str, Any] | None:
     return {
         "score": "score.magnitude",
         "scope": "global",
-        "parameters": list(range(0, weights, 2)),
+        "parameters": weights,
         "schedule": schedule,
     }
 

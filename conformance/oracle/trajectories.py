@@ -217,7 +217,9 @@ def sparsity_at(schedule: Mapping[str, Any], step: int) -> float | None:
     return last + (first - last) * (1.0 - progress) ** float(schedule["power"])
 
 
-def new_masks(prune: Settings | None, step: int, params: list[Array], masks: list[Any]) -> list[Any]:
+def new_masks(
+    prune: Settings | None, step: int, params: list[Array], masks: list[Any]
+) -> list[Any]:
     """Return the masks after a step: the smallest magnitudes of all chosen weights are pruned."""
     sparsity = None if prune is None else sparsity_at(prune["schedule"], step)
     if prune is None or sparsity is None:
@@ -314,7 +316,11 @@ def _updated(
         m = b1 * moments.get("m", 0.0) + (1 - b1) * g
         v = b2 * moments.get("v", 0.0) + (1 - b2) * g * g
         moments["m"], moments["v"] = noise(m, np.abs(m) + np.abs(g), 4), noise(v, v, 4)
-        step = lr * (moments["m"] / (1 - b1**t)) / (np.sqrt(moments["v"] / (1 - b2**t)) + float(s["eps"]))
+        step = (
+            lr
+            * (moments["m"] / (1 - b1**t))
+            / (np.sqrt(moments["v"] / (1 - b2**t)) + float(s["eps"]))
+        )
         if s["operation"] == "optim.adamw":
             p = p * (1 - lr * float(s["weight_decay"]))
     return noise(p - step, 12 * np.abs(step) + np.abs(p), 1)

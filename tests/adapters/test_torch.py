@@ -25,7 +25,7 @@ def test_start_names_the_library_and_its_operations() -> None:
     assert implementation["name"] == "torch"
     assert implementation["version"] == importlib.metadata.version("torch")
     assert implementation["operations"]["clip.norm"]["dtypes"] == [
-        "float64", "float32", "float16", "bfloat16",
+        "float64", "float32", "float16", "bfloat16", "complex64", "complex128",
     ]  # fmt: skip
 
 

@@ -112,9 +112,9 @@ def test_layers_and_losses_run_without_float64() -> None:
     back(pooled * 0.25)
     flat, _ = layers.flatten(pooled)
     targets = xp.asarray(np.array([1, 0]), device=small, dtype=xp.int64)
-    loss, back = losses.softmax_cross_entropy(flat, targets)
+    loss, gradient = losses.softmax_cross_entropy(flat, targets)
     assert loss.dtype == xp.float32
-    assert back().device == small
+    assert gradient().device == small
 
 
 def test_read_only_arrays_are_enough() -> None:
