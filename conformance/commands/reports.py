@@ -18,10 +18,18 @@ def _json(runs: Sequence[Run]) -> str:
     return json.dumps(report.as_json(runs), indent=1, allow_nan=False) + "\n"
 
 
+def _page(runs: Sequence[Run]) -> str:
+    # Jinja is loaded only by those who want the page: every start of the command would pay for it.
+    from conformance.page import page
+
+    return page(runs)
+
+
 WRITERS: dict[str, tuple[str, Callable[[Sequence[Run]], str]]] = {
     "json": ("Write every verdict as JSON.", _json),
     "markdown": ("Write the tables as Markdown.", report.markdown),
     "junit": ("Write every verdict as JUnit XML.", junit.junit),
+    "html": ("Write one page with everything, to be opened in a browser.", _page),
 }
 LINES = "Write every verdict as a line of JSON as soon as there is one; see --resume."
 
