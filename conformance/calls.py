@@ -26,7 +26,7 @@ import numpy as np
 from conformance import arrays
 from conformance.arrays import Arrays
 from conformance.cases import Case
-from conformance.formats import decode, encode, resolve
+from conformance.formats import SameAs, decode, encode, resolve
 from conformance.operation import Operation, leaves, map_tensors, widest
 from conformance.operations import load
 
@@ -193,6 +193,8 @@ def _case(request: Mapping[str, Any]) -> Case:
     def decoded(tree: Any) -> Any:
         if isinstance(tree, dict) and "bits" in tree:
             return decode(tree)
+        if isinstance(tree, dict) and "same_as" in tree:
+            return SameAs(tree)
         if isinstance(tree, dict):
             return {name: decoded(branch) for name, branch in tree.items()}
         return [decoded(branch) for branch in tree] if isinstance(tree, list) else tree

@@ -146,10 +146,8 @@ class _Evidence:
     def _agrees(self, verdict: Verdict, hypothesis: Hypothesis) -> bool:
         if time.thread_time() > self.deadline:
             raise _Late
-        answer = verdict.answer
-        if answer is None:
-            return False
-        if answer.written and hypothesis.setting.get("in_place", "no") == "no":
+        answer, in_place = verdict.answer, hypothesis.setting.get("in_place", "no") != "no"
+        if answer is None or (answer.written and not in_place):
             return False
         try:
             expected = self.expected(verdict, hypothesis)
@@ -157,12 +155,9 @@ class _Evidence:
                 return answer.outputs is None and expected.rejects is not None
             outputs = stand_in(self.operation, verdict.case, hypothesis.setting, answer.outputs)
             return compare(outputs, expected).difference is None
-        except (ArithmeticError, LookupError, TypeError, ValueError):
-            # A mistake need not have a meaning for every input.
+        except Exception:
+            # A mistake need not have a meaning for every input: then it explains nothing.
             return False
-
-    def all(self, verdicts: Iterable[Verdict], hypothesis: Hypothesis) -> bool:
-        return all(self.agrees(verdict, hypothesis) is not False for verdict in verdicts)
 
     def count(self, verdicts: Iterable[Verdict], hypothesis: Hypothesis) -> int:
         return sum(self.agrees(verdict, hypothesis) is True for verdict in verdicts)
@@ -174,9 +169,9 @@ class _Evidence:
 
     def supports(self, hypothesis: Hypothesis) -> bool:
         """Say whether a hypothesis gives all that was answered, refusals that are missing aside."""
-        return self.all(self.strict or self.unrefused, hypothesis) and self.all(
-            self.passing, hypothesis
-        )
+        wrong = self.strict or self.unrefused
+        given = all(self.agrees(v, hypothesis) is not False for v in wrong + self.passing)
+        return given and self.count(wrong, hypothesis) > 0
 
 
 def _diverse(verdicts: list[Verdict]) -> list[Verdict]:
@@ -206,7 +201,7 @@ def _search(evidence: _Evidence) -> list[Hypothesis]:
                 if evidence.supports(hypothesis):
                     found.append(hypothesis)
             if found:
-                return _best(evidence, found)
+                return _completed(evidence, _best(evidence, found))
         return _assembled(evidence, mistakes) if operation.attributed else []
     except _Late:
         return _best(evidence, found)
@@ -223,6 +218,17 @@ def _best(evidence: _Evidence, found: list[Hypothesis]) -> list[Hypothesis]:
         return []
     counts = [known(hypothesis) for hypothesis in found]
     return [h for h, n in zip(found, counts, strict=True) if n == max(counts)][:ALTERNATIVES]
+
+
+def _completed(evidence: _Evidence, found: list[Hypothesis]) -> list[Hypothesis]:
+    """Let a hypothesis grow that leaves only missing refusals open: a dial may tell of them."""
+    if len(found) > 1 or not evidence.unrefused:
+        return found
+    try:
+        grown = _grown(evidence, found[0], _diverse(evidence.failing))
+        return [grown] if evidence.supports(grown) else found
+    except _Late:
+        return found
 
 
 def _moves(operation: Operation) -> Iterator[tuple[Setting, Setting]]:

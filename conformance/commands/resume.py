@@ -28,13 +28,15 @@ class Asked:
     commands: tuple[str, ...] = ()
     operations: tuple[str, ...] = ()
     cases: tuple[str, ...] = ()
+    calls: tuple[str, ...] = ()
 
     def again(self, report: Report) -> Asked:
         """Return what the run in a report asked for, which is what this one may repeat or leave out."""
         before = report.header["asked"]
-        then = Asked(**{name: tuple(before[name]) for name in asdict(self)})
+        then = Asked(**{name: tuple(before.get(name, ())) for name in asdict(self)})
         if self not in (Asked(), then):
             words = [*then.adapters, *(f"--command {command!r}" for command in then.commands)]
+            words += [f"--call {call.split()[0]}" for call in then.calls]
             words += [f"--operation {pattern!r}" for pattern in then.operations]
             words += [f"--case {case}" for case in then.cases]
             said = " ".join(words) or "all adapters and operations"

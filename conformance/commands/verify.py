@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from conformance import expected, participants, report, runner
+from conformance.arrays import MAKERS
 from conformance.cases import Case
 from conformance.commands.common import (
     DIFFERENT,
@@ -56,6 +58,18 @@ from conformance.runner import Run
     help="A program that speaks the protocol, such as 'node harness.js'. Repeatable.",
 )
 @click.option(
+    "--call",
+    "functions",
+    multiple=True,
+    metavar="FUNCTION",
+    help="A function, package.module:function, that does the one --operation. Repeatable.",
+)
+@click.option(
+    "--arrays",
+    type=click.Choice(list(MAKERS)),
+    help="The array library that --call takes its inputs from.  [default: numpy]",
+)
+@click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
     default=20.0,
@@ -92,6 +106,8 @@ def verify(
     patterns: tuple[str, ...],
     cases: tuple[str, ...],
     commands: tuple[str, ...],
+    functions: tuple[str, ...],
+    arrays: str | None,
     timeout: float,
     jobs: int | None,
     limit: int,
@@ -105,14 +121,16 @@ def verify(
     """
     for path in files.values():
         target(path)
-    asked = Asked(adapters, commands, patterns, cases)
+    calls = _calls(functions, patterns, arrays)
+    asked = Asked(adapters, commands, patterns, cases, calls)
     before = interrupted(resumed) if resumed else None
     if before:
         target(resumed)
         asked = asked.again(before)
-    everyone = not asked.adapters and not asked.commands
-    programs = {**_adapters(asked.adapters, everyone), **_programs(asked.commands)}
-    entries = {name: expected.read(name) for name in programs if name not in asked.commands}
+    everyone = not asked.adapters and not asked.commands and not asked.calls
+    known = _adapters(asked.adapters, everyone)
+    programs = {**known, **_programs(asked.commands), **_served(asked.calls)}
+    entries = {name: expected.read(name) for name in known}
     chosen = _cases(asked.operations, asked.cases)
     had = kept(before, chosen) if before else {}
     lines = files.pop("jsonl") or resumed
@@ -163,6 +181,28 @@ def _programs(commands: tuple[str, ...]) -> dict[str, list[str]]:
         if not programs[command]:
             raise Failure("--command is empty; give a program and its arguments")
     return programs
+
+
+def _calls(
+    functions: tuple[str, ...], patterns: tuple[str, ...], arrays: str | None
+) -> tuple[str, ...]:
+    """Return each function with its operation and its arrays, in the words of ``conformance.calls``."""
+    if not functions:
+        if arrays:
+            raise Failure("--arrays says what --call takes; give --call package.module:function")
+        return ()
+    found = operations(patterns) if patterns else []
+    if len(found) != 1:
+        raise Failure("--call needs one --operation, with the id of what the function does")
+    for function in functions:
+        if not re.fullmatch(r"[\w.]+:[\w.]+", function):
+            raise Failure(f"--call {function!r}: give it as package.module:function")
+    return tuple(f"{function} {found[0]} {arrays or 'numpy'}" for function in functions)
+
+
+def _served(calls: tuple[str, ...]) -> dict[str, list[str]]:
+    program = [sys.executable, "-P", "-m", "conformance.calls"]
+    return {call: [*program, *call.split()] for call in calls}
 
 
 def _cases(patterns: tuple[str, ...], wanted: tuple[str, ...]) -> list[Case]:
