@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from conformance.cases import ALL, COMPLEX, WIDE, Cases, Stream, fixed, same_as, tensor
+from conformance.formats import FLOATS
 
 
 def cases(c: Cases) -> None:
@@ -41,7 +42,9 @@ def cases(c: Cases) -> None:
         5 * 2.0**-22,
     )
     # One element has the norm of its own magnitude, so that norm and threshold are both 1e-6.
-    add("at-one-millionth", "at-threshold eps-visible", "C3", [tensor(-1e-6)], 1e-6)
+    millionth = {name: float(FLOATS[name].dtype.type(1e-6)) for name in WIDE}
+    for name, value in millionth.items():
+        add("at-one-millionth", "at-threshold eps-visible", "C3", [tensor(-value)], value, (name,))
     add("one-above-one-below", "per-tensor", "C1 C2", [tensor(3, 4), tensor(0.3, 0.4)], 1.0, ALL)
     add("groups-at-one", "per-tensor", "C1 C2", [tensor(0.6, -0.8), tensor([-0.8], [0.6])], 1.0)
     add("rank-norms-3-and-4", "per-tensor", "C1 C2", [tensor(-3, 0), tensor(0, 0, 4)], 1.0, ALL)
