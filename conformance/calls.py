@@ -58,15 +58,16 @@ def answer(function: Function, operation: Operation, library: Arrays, case: Case
         return {"unsupported": {"reason": str(lack)}}
     try:
         returned = function(*inputs, **params)
+    except Exception as error:
+        if isinstance(error, ValueError) or type(error).__name__ in REFUSALS:
+            return {"rejected": {"message": _line(error)}}
+        return {"errored": {"message": _line(error), "traceback": traceback.format_exc()}}
+    try:
         outputs, in_place = _outputs(operation, returned, native)
         wide = widest(case.inputs)
         written = {name: _written(tree, library, wide) for name, tree in outputs.items()}
-    except ValueError as refusal:
-        return {"rejected": {"message": _line(refusal)}}
     except Exception as error:
-        if type(error).__name__ in REFUSALS:
-            return {"rejected": {"message": _line(error)}}
-        return {"errored": {"message": _line(error), "traceback": traceback.format_exc()}}
+        return {"errored": {"message": f"what it returned cannot be read: {_line(error)}"}}
     given = resolve(case.inputs)
     mutated = [
         name

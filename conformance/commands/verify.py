@@ -150,6 +150,10 @@ def verify(
             record.finish(runs, report.total(runs))
     write_reports(files, runs)
     report.print_runs(runs, Console(highlight=False, soft_wrap=True), limit)
+    for run in runs:
+        if run.participant in asked.calls and {v.status for v in run.verdicts} == {"unsupported"}:
+            function = run.participant.split()[0]
+            raise Failure(f"--call {function}: no case could be asked: {run.verdicts[0].message}")
     return _exit_code(runs, everyone)
 
 

@@ -188,9 +188,16 @@ def doubled(grads: list[Any], max_norm: float, ord: float = 2) -> Any:
     return [None if g is None else 2 * g for g in clipped], total
 
 
-def test_the_unknown_is_shown_by_its_smallest_case() -> None:
-    found = of(doubled)
-    assert found.sentence.startswith("no known convention or mistake explains ")
+@pytest.fixture
+def few() -> list[Case]:
+    ids = ("two-tensors-f32", "zero-dimensional-f32", "just-above-f32", "negative-limit-f32")
+    return select(["clip.global_norm"], ids)
+
+
+def test_the_unknown_is_shown_by_its_smallest_case(few: list[Case]) -> None:
+    found = diagnose(NORM, {}, verdicts("clip.global_norm", doubled, {}, few))
+    assert found is not None
+    assert found.sentence == "no known convention or mistake explains 3 cases"
     # One element, -3, clipped to -1.
     assert found.case == "clip.global_norm/zero-dimensional-f32"
     assert found.difference.startswith("grads[0]: got -2.0, expected -1.0")
@@ -227,8 +234,8 @@ def test_an_expected_failure_is_neither_explained_nor_evidence() -> None:
     assert (told.failing, told.case) == (1, failing[0].case.full_id)
 
 
-def test_the_search_ends_when_its_time_is_up() -> None:
-    found = diagnose(NORM, {}, verdicts("clip.global_norm", doubled, {}), budget=0.0)
+def test_the_search_ends_when_its_time_is_up(few: list[Case]) -> None:
+    found = diagnose(NORM, {}, verdicts("clip.global_norm", doubled, {}, few), budget=0.0)
     assert found is not None
     assert found.case == "clip.global_norm/zero-dimensional-f32"
 
