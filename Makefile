@@ -23,7 +23,7 @@ stamps = $(patsubst %,$(VENV)/.has-%,core $(1))
 
 all_tests := $(or $(SLOW),$(filter true,$(CI)))
 
-.PHONY: help verify test fixtures clean
+.PHONY: help verify test fixtures bench clean
 .NOTPARALLEL:
 
 help: ## say what there is
@@ -47,6 +47,11 @@ test: $(call stamps,$(test_extras)) ## lint, type-check and test this repository
 
 fixtures: $(call stamps) ## compute conformance/fixtures/ again
 	$(BIN)/python -m conformance.build
+
+# The checkout's own benchmarks/, with one thread count for both libraries: make bench THREADS=1
+bench: extras := torch
+bench: $(call stamps,torch) ## time refimpl beside PyTorch; writes benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks $(if $(THREADS),--threads $(THREADS))
 
 clean: ## remove the environment and what tools left behind
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -32,25 +32,35 @@ DType: TypeAlias = Any
 FAST_FORMS = True
 """Whether :mod:`refimpl.numpy_forms` may be used; the tests that compare the two forms switch it."""
 
-_namespaces: dict[type, Namespace] = {}
+_namespaces: dict[type | None, Namespace] = {}
 
 
 def namespace(*arrays: Array | None) -> Namespace:
     """Return the array-API namespace of the arrays that are given (``None`` is ignored)."""
-    given = [array for array in arrays if array is not None]
-    kinds = {type(array) for array in given}
-    if len(kinds) != 1:
-        return array_api_compat.array_namespace(*given)
     # A small model spends more time asking for its namespace than computing, so the answer is kept.
-    (kind,) = kinds
-    if kind not in _namespaces:
-        _namespaces[kind] = array_api_compat.array_namespace(*given)
-    return _namespaces[kind]
+    kind: type | None = None
+    for array in arrays:
+        if array is not None and type(array) is not kind:
+            if kind is not None:
+                break
+            kind = type(array)
+    else:
+        if kind in _namespaces:
+            return _namespaces[kind]
+    xp = array_api_compat.array_namespace(*[array for array in arrays if array is not None])
+    if len({type(array) for array in arrays if array is not None}) == 1:
+        _namespaces[kind] = xp
+    return xp
 
 
 def is_numpy(xp: Namespace) -> bool:
     """Say whether the fast forms for NumPy may stand in for the portable ones."""
-    return FAST_FORMS and array_api_compat.is_numpy_namespace(xp)
+    return FAST_FORMS and _is_numpy(xp)
+
+
+@cache
+def _is_numpy(xp: Namespace) -> bool:
+    return array_api_compat.is_numpy_namespace(xp)
 
 
 def accumulation_dtype(xp: Namespace, *arrays: Array | None) -> DType:
@@ -80,6 +90,8 @@ def astype(xp: Namespace, array: Array, dtype: DType) -> Array:
 
 def scalar(xp: Namespace, value: float, like: Array, dtype: DType | None = None) -> Array:
     """Return a Python number as a 0-d array on the device of ``like`` (default: with its dtype)."""
+    if is_numpy(xp):
+        return numpy_forms.scalar(value, like.dtype if dtype is None else dtype)
     device = array_api_compat.device(like)
     return xp.asarray(value, dtype=like.dtype if dtype is None else dtype, device=device)
 
@@ -140,6 +152,11 @@ def sum_of_squares(xp: Namespace, arrays: Sequence[Array], dtype: DType) -> floa
     if not is_numpy(xp) or any(array.dtype.kind == "c" for array in arrays):
         return None
     return numpy_forms.sum_of_squares(arrays, dtype)
+
+
+def usual_factor(xp: Namespace, norm: Array, limit: Array) -> Array | None:
+    """Return min(1, limit/norm) where nothing is at an edge and it can be told cheaply, else None."""
+    return numpy_forms.usual_factor(norm, limit) if is_numpy(xp) else None
 
 
 def times(xp: Namespace, array: Array, factors: Sequence[Array], *, reuse: bool = False) -> Array:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from functools import cache
 from numbers import Real
 from typing import Any
 
-from .arrays import Array, Namespace
+from .arrays import Array, DType, Namespace
 
 _NOT_REAL_FLOATING = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -96,8 +97,13 @@ def real_floating(xp: Namespace, name: str, array: Array) -> None:
     Integers would be truncated on the way back to their dtype. The test is by exclusion because
     bfloat16 is a floating dtype that ``xp.isdtype`` does not know everywhere.
     """
-    if array.dtype in [getattr(xp, dtype) for dtype in _NOT_REAL_FLOATING if hasattr(xp, dtype)]:
+    if not _is_real_floating(xp, array.dtype):
         raise ValueError(f"{name} must have a real floating-point dtype, got {array.dtype}")
+
+
+@cache
+def _is_real_floating(xp: Namespace, dtype: DType) -> bool:
+    return dtype not in [getattr(xp, d) for d in _NOT_REAL_FLOATING if hasattr(xp, d)]
 
 
 def not_complex(xp: Namespace, name: str, array: Array) -> None:

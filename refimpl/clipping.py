@@ -14,7 +14,7 @@ default is the canonical choice. The norm and the factor themselves are in :mod:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Unpack
 
 from . import checks
@@ -60,22 +60,46 @@ def clip_global_norm(
 
     Source: Pascanu, Mikolov & Bengio 2013, algorithm 1; constraints C1-C13 of ``clip.global_norm``.
     """
+    norm, clip = measure_global_norm(
+        grads, max_norm, ord, duplicates=duplicates, reuse=reuse, **dials
+    )
+    return clip(), norm
+
+
+def measure_global_norm(
+    grads: Grads,
+    max_norm: float,
+    ord: float = 2.0,
+    *,
+    duplicates: Duplicates = "once",
+    reuse: bool = False,
+    **dials: Unpack[NormDials],
+) -> tuple[Array, Callable[[], list[Array | None]]]:
+    """Return the norm, and a function that then clips: the two halves of :func:`clip_global_norm`.
+
+    Between them a caller can look at the norm, as the trainer does, which skips a step that is not
+    finite. Arguments and errors are those of the whole.
+    """
     clip = NormClip(max_norm, ord, **dials)
     checks.choice("duplicates", duplicates, ("once", "twice", "twice_in_place"))
     given = present(grads)
     if not given:
-        return list(grads), _no_norm()
+        return _no_norm(), lambda: list(grads)
     unique = _unique(given)
     scaled = scaled_norm(unique if duplicates == "once" else given, clip)
-    scale = clipper(scaled, clip, reuse=reuse)
-    results: dict[int, Array] = {}
-    for g in unique:
-        result = g
-        times = sum(other is g for other in given) if duplicates == "twice_in_place" else 1
-        for _ in range(times):
-            result = scale(result)
-        results[id(g)] = result
-    return [None if g is None else results[id(g)] for g in grads], scaled.norm
+
+    def apply() -> list[Array | None]:
+        scale = clipper(scaled, clip, reuse=reuse)
+        results: dict[int, Array] = {}
+        for g in unique:
+            result = g
+            times = sum(other is g for other in given) if duplicates == "twice_in_place" else 1
+            for _ in range(times):
+                result = scale(result)
+            results[id(g)] = result
+        return [None if g is None else results[id(g)] for g in grads]
+
+    return scaled.norm, apply
 
 
 def _unique(arrays: Sequence[Array]) -> list[Array]:

@@ -118,7 +118,7 @@ def forward(model: Model, params: Sequence[Array], x: Array) -> tuple[Array, Bac
 
 
 def _options(layer: Mapping[str, Any]) -> dict[str, Any]:
-    if layer["operation"] not in WITH_PARAMETERS | WITHOUT_PARAMETERS:
+    if layer["operation"] not in WITH_PARAMETERS and layer["operation"] not in WITHOUT_PARAMETERS:
         known = ", ".join(sorted(WITH_PARAMETERS | WITHOUT_PARAMETERS))
         raise ValueError(f"unknown layer {layer['operation']!r}; there are: {known}")
     shape = {"operation", "units", "filters", "kernel"}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, TypedDict
 
 from .arrays import (
@@ -23,6 +24,7 @@ from .arrays import (
     scalar,
     sum_of_squares,
     times,
+    usual_factor,
 )
 
 
@@ -104,7 +106,8 @@ def scaled_norm(
         squares = sum_of_squares(xp, grads, dtype)
         if squares is not None:
             norm = scalar(xp, math.sqrt(squares), grads[0], dtype)
-            scale = _power_of_two_near(xp, norm)
+            _, exponent = math.frexp(math.sqrt(squares))
+            scale = scalar(xp, 2.0**-exponent, grads[0], dtype)
             return ScaledNorm(norm * scale, scale, norm)
     largest = xp.max(xp.stack([_largest(xp, g, dtype, axis) for g in grads]), axis=0)
     one = xp.ones_like(largest)
@@ -221,12 +224,21 @@ def _all_nan(grad: Array) -> Array:
 
 def is_complex(xp: Namespace, array: Array) -> bool:
     """Say whether an array is complex; ``isdtype`` would not know bfloat16 everywhere."""
-    return array.dtype in [getattr(xp, n) for n in ("complex64", "complex128") if hasattr(xp, n)]
+    return _is_complex(xp, array.dtype)
+
+
+@cache
+def _is_complex(xp: Namespace, dtype: Any) -> bool:
+    return dtype in [getattr(xp, n) for n in ("complex64", "complex128") if hasattr(xp, n)]
 
 
 def factors(xp: Namespace, norm: ScaledNorm, c: Array, clip: NormClip) -> tuple[Array, Array]:
     """Return the factor c/n as a product of two, so that neither underflows where g·c/n does not."""
     n = norm.mantissa / norm.scale
+    if clip.eps_at == "none" and clip.at_equal == clip.below_limit == "unchanged":
+        usual = usual_factor(xp, n, c)
+        if usual is not None:
+            return xp.ones_like(n), usual
     eps = scalar(xp, clip.eps, n)
     one, nan = xp.ones_like(n), xp.full_like(n, math.nan)
     bottom = {"none": n, "denominator": n + eps, "max": xp.maximum(n, eps * one)}[clip.eps_at]

@@ -14,13 +14,17 @@ from typing import Any
 
 import numpy as np
 
+_RANGE = {
+    4: (2.0**-126, float(np.finfo(np.float32).max)),
+    8: (2.0**-1022, float(np.finfo(np.float64).max)),
+}
 _BITS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 SAMPLE = 2**14
 SAMPLED_FROM = 2**18
 """From so many entries on, a selection looks at a sample first."""
 
-SQUARES_AT_ONCE = 512
+SQUARES_AT_ONCE = 4096
 """So many squares are added in the array's own dtype; their sums are added in float64."""
 
 
@@ -76,14 +80,28 @@ def where_or_zero(kept: Any, array: Any) -> Any:
     return np.asarray(np.multiply(array.view(unsigned), kept)).view(array.dtype)
 
 
+def scalar(value: float, dtype: Any) -> Any:
+    """Return :func:`refimpl.arrays.scalar` without asking for a device."""
+    return np.array(value, dtype)
+
+
 def any_nan(array: Any) -> bool:
     """Return :func:`refimpl.arrays.any_nan` without an array of flags: a minimum hands NaN on."""
     return array.size > 0 and bool(np.isnan(np.min(array)))
 
 
+def usual_factor(norm: Any, limit: Any) -> Any | None:
+    """Return min(1, limit/norm) of two 0-d arrays of one dtype; None if it needs more care than that."""
+    tiny, largest = _RANGE.get(norm.dtype.itemsize, (0.0, 0.0))
+    if norm.ndim or limit.ndim or not 0 < norm <= largest or not 0 < limit <= largest:
+        return None
+    factor = limit / norm if norm > limit else np.ones_like(norm)
+    return factor if factor >= tiny else None
+
+
 def times(array: Any, factors: Sequence[Any], dtype: Any, reuse: bool) -> Any:
     """Return :func:`refimpl.arrays.times` without the products by 1, the array itself if all are."""
-    binding = [np.asarray(factor, dtype) for factor in factors if np.any(factor != 1)]
+    binding = [np.asarray(factor, dtype) for factor in factors if factor.ndim or factor != 1]
     if not binding:
         return array
     wide = array.astype(dtype, copy=False)
@@ -103,13 +121,15 @@ def sum_of_squares(arrays: Sequence[Any], dtype: Any) -> float | None:
     times all of that has lost nothing that its last digit could show.
     """
     total, count = 0.0, 0
-    for array in arrays:
-        flat = array.ravel(order="K")
-        whole = flat.size - flat.size % SQUARES_AT_ONCE
-        for part in flat[:whole].reshape(-1, SQUARES_AT_ONCE), flat[whole:]:
-            wide = part.astype(dtype, copy=False)
-            with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-                total += float(np.sum(np.vecdot(wide, wide), dtype=np.float64))
-        count += flat.size
-    least = count * float(np.finfo(dtype).tiny) * 2.0**30
-    return total if least <= total <= float(np.finfo(dtype).max) else None
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        for array in arrays:
+            flat = array.ravel(order="K").astype(dtype, copy=False)
+            count += flat.size
+            remaining = flat.size % SQUARES_AT_ONCE
+            if remaining < flat.size:
+                rows = flat[: flat.size - remaining].reshape(-1, SQUARES_AT_ONCE)
+                total += float(np.sum(np.vecdot(rows, rows), dtype=np.float64))
+                flat = flat[flat.size - remaining :]
+            total += float(np.dot(flat, flat))
+    tiny, largest = _RANGE[np.dtype(dtype).itemsize]
+    return total if count * tiny * 2.0**30 < total <= largest else None

@@ -109,7 +109,7 @@ def sgd(
         # with lr_inside the buffer holds steps, minus the velocity of the literature
         inside = momentum_form == "lr_inside"
         taken = lr * g if inside else g
-        undamped = slots["step"] == 1 and first_buffer == "gradient"
+        undamped = dampening == 0 or (slots["step"] == 1 and first_buffer == "gradient")
         added = taken if undamped else (1.0 - dampening) * taken
         v = used * slots["velocity"] + added
         step = taken + used * v if nesterov else v

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,6 @@ OnStage = Callable[[str, int, dict[str, Any]], None]
 CLIPS: dict[str, Callable[..., Any]] = {
     "clip.value": clipping.clip_value,
     "clip.norm": lambda grads, **options: clipping.clip_norm(grads, **options)[0],
-    "clip.global_norm": lambda grads, **options: clipping.clip_global_norm(grads, **options)[0],
 }
 PENALTIES: dict[str, Callable[..., Any]] = {
     "penalty.l1": regularization.penalty_l1,
@@ -110,8 +110,9 @@ class Plan:
         """Return the learning rate of a step."""
         return _at("lr", self._rates, step)
 
-    def make_optimizer(self) -> optimizers.Optimizer:
-        """Return the optimiser."""
+    @cached_property
+    def stepper(self) -> optimizers.Optimizer:
+        """The optimiser, made at its first use."""
         options = _options(self.optimizer) | {"lr": self.lr(0)}
         return _named(OPTIMIZERS, self.optimizer, "optimizer")(**options)
 
@@ -152,11 +153,16 @@ def start(
     kept = [None] * len(params) if masks is None else list(masks)
     if len(kept) != len(params):
         raise ValueError(f"there are {len(params)} parameters but {len(kept)} masks")
-    return State(list(params), plan.make_optimizer().init(list(params)), kept)
+    return State(list(params), plan.stepper.init(list(params)), kept)
 
 
 def train_step(
-    plan: Plan, state: State, micro_grads: Sequence[Grads], on_stage: OnStage = _ignore
+    plan: Plan,
+    state: State,
+    micro_grads: Sequence[Grads],
+    on_stage: OnStage = _ignore,
+    *,
+    reuse: bool = False,
 ) -> State:
     """Take one step from the gradients of its micro-batches; constraints of ``train.step``.
 
@@ -166,7 +172,8 @@ def train_step(
     If any gradient is not finite the step is skipped: nothing changes, the optimiser's step count
     included. That one question is the only value this function asks of the device.
 
-    Returns the next state; nothing of the given one is written to.
+    Returns the next state; nothing of the given one is written to. Nor is anything written to the
+    gradients, unless they are given up with ``reuse``: then a global clip may take their memory.
     """
     step = state.step
 
@@ -175,20 +182,22 @@ def train_step(
 
     grads = _masked(plan, _accumulate(micro_grads, plan.accumulate), state.masks)
     record("accumulate", grads=grads)
-    grads = [None if g is None else g / plan.scale(step) for g in grads]
+    grads = _divided(grads, plan.scale(step))
     record("unscale", grads=grads)
     grads = _add_penalty(plan, state.params, grads)
-    total_norm = clipping.global_norm(grads, _order(plan.clip))
+    # New masks may be chosen by the gradients as they are before the clip.
+    total_norm, clip = _measured(plan, grads, reuse and plan.prune is None)
     record("penalty", grads=grads, total_norm=total_norm)
-    finite = all_finite(grads)
+    # A norm overflows, in the end, where no gradient does; only then are they looked at one by one.
+    finite = bool(namespace(total_norm).isfinite(total_norm)) or all_finite(grads)
     record("finite_check", skipped=not finite)
     if not finite:
         record("record", params=state.params, masks=state.masks)
         return replace(state, step=step + 1)
-    clipped = _clip(plan, grads)
+    clipped = clip()
     record("clip", grads=clipped)
-    optimizer, lr = plan.make_optimizer(), plan.lr(step)
-    params, optimizer_state = optimizer.update(state.params, clipped, state.optimizer, lr=lr)
+    lr = plan.lr(step)
+    params, optimizer_state = plan.stepper.update(state.params, clipped, state.optimizer, lr=lr)
     record("update", params=params)
     if plan.prox is not None:
         prox = _named(PROXES, plan.prox, "prox")
@@ -229,7 +238,8 @@ def train(
         total = sum(losses[1:], losses[0])
         mean = total / len(losses) if plan.accumulate == "mean" else total
         on_stage("loss", state.step, {"loss": mean})
-        state = train_step(plan, state, micro_grads, on_stage)
+        # Whoever listens may keep the gradients, else they are ours.
+        state = train_step(plan, state, micro_grads, on_stage, reuse=on_stage is _ignore)
     return state
 
 
@@ -261,7 +271,11 @@ def _accumulate(micro_grads: Sequence[Grads], how: str) -> Grads:
         ]
     if how == "sum":
         return total
-    return [None if g is None else g / len(micro_grads) for g in total]
+    return _divided(total, len(micro_grads))
+
+
+def _divided(grads: Grads, divisor: float) -> Grads:
+    return grads if divisor == 1 else [None if g is None else g / divisor for g in grads]
 
 
 def _masked(plan: Plan, grads: Grads, masks: list[Array | None]) -> Grads:
@@ -278,20 +292,15 @@ def _add_penalty(plan: Plan, params: list[Array], grads: Grads) -> Grads:
     return [e if g is None else g + e for g, e in zip(grads, extra, strict=True)]
 
 
-def _clip(plan: Plan, grads: Grads) -> Grads:
+def _measured(plan: Plan, grads: Grads, reuse: bool) -> tuple[Array, Callable[[], Grads]]:
+    """Return the norm that is reported, that of a global clip, else the 2-norm, and the clip."""
     if plan.clip is None:
-        return grads
-    clipped: Grads = _named(CLIPS, plan.clip, "clip")(grads, **_options(plan.clip))
-    return clipped
-
-
-def _order(clip: Description | None) -> float:
-    """Return the p of the norm that is reported: that of a global clip, else 2."""
-    return (
-        2.0
-        if clip is None or clip["operation"] != "clip.global_norm"
-        else float(clip.get("ord", 2))
-    )
+        return clipping.global_norm(grads), lambda: grads
+    options = _options(plan.clip)
+    if plan.clip["operation"] == "clip.global_norm":
+        return clipping.measure_global_norm(grads, **options, reuse=reuse)
+    clip = _named(CLIPS, plan.clip, "clip")
+    return clipping.global_norm(grads), lambda: clip(grads, **options)
 
 
 def _new_masks(
