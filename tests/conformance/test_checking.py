@@ -70,6 +70,7 @@ def test_a_right_function_passes(arrays: str) -> None:
     conformance.check("clip.global_norm", clipping.clip_global_norm, arrays=arrays, cases=FEW)
 
 
+@pytest.mark.slow
 def test_a_right_function_passes_on_tensorflow() -> None:
     pytest.importorskip("tensorflow")
 

@@ -13,10 +13,11 @@ import pytest
 from conformance import calls
 from conformance.arrays import named
 from conformance.cases import Case
+from conformance.commands.snippet import snippet
 from conformance.diagnosis import Diagnosis, diagnose
 from conformance.judge import Verdict, judge
 from conformance.operation import Setting, sizes
-from conformance.operations import load
+from conformance.operations import load, names
 from conformance.runner import select
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -207,6 +208,18 @@ def test_the_unknown_is_shown_by_its_smallest_case(few: list[Case]) -> None:
     (again,) = scope["inputs"]["grads"]
     assert (again.dtype, again.shape, float(again)) == (np.float32, (), -3.0)
     assert doubled([again], **scope["params"])[0][0] == -2
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_snippet_of_any_operation_runs_alone(name: str) -> None:
+    for case in select([name])[:6]:
+        source = snippet(case, "got 1,\nexpected 2")
+        assert source.count("\n") < 10
+        assert source.endswith("# got 1, expected 2")
+        scope: dict[str, Any] = {}
+        exec(source, scope)
+        assert scope["inputs"].keys() == case.inputs.keys()
+        assert scope["params"].keys() == case.params.keys()
 
 
 def test_an_answer_that_never_came_is_no_evidence() -> None:
