@@ -368,7 +368,7 @@ def test_show_has_the_case_in_decimals(capsys: pytest.CaptureFixture[str]) -> No
     assert "grads[0]          float32 [2] [5.9988e-07, -7.9984005e-07], within" in canonical
     assert "differs by eps_at=denominator,eps=1e-6\n" in torch
     assert "[4.999167e-07, -6.665556e-07]" in torch
-    code, out, _ = call(capsys, "show", "global_norm/negative-limit-f32")
+    code, out, _ = call(capsys, "show", "p.global_norm/negative-limit-f32")
     assert re.search(r"refused +max_norm", out)
 
 
