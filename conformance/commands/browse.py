@@ -145,7 +145,11 @@ def show(case_id: str) -> None:
             continue
         if setting:
             differs_by = fixtures.divergence(operation, case, setting)
-            why = f"differs by {differs_by.replace(' ', ' and ')}" if differs_by else "differs in rounding"
+            why = (
+                f"differs by {differs_by.replace(' ', ' and ')}"
+                if differs_by
+                else "differs in rounding"
+            )
             page.entry("", why, indent=4)
         if expectation.rejects is not None:
             page.entry("refused", expectation.rejects, indent=4)
