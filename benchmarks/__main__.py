@@ -6,28 +6,66 @@ import argparse
 import importlib.metadata
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
+HEADER = """# Results
+
+`make bench` wrote this page: {machine}.
+
+The machine is shared and not quiet. Peers take turns, call by call; times are medians, and a ratio is the
+median of the ratios within the turns (in brackets: the middle half of them). Below 1 refimpl is faster.
+PyTorch runs in eager mode on the CPU, refimpl on NumPy, float32 both, with as many threads each; NumPy
+uses them in matrix products only. Before it is timed, each pair is checked to do the same work.
+"""
+
 
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each library")
+    parser.add_argument("--threads", type=int, help="of each library; default: all cores, then one")
     parser.add_argument("--largest", type=float, default=1e8, help="parameters of the last point")
     parser.add_argument("--turns", type=float, default=1.0, help="multiplies the repetitions")
-    parser.add_argument(
-        "--only", help="a part of the names of the benchmarks to run; writes no file"
-    )
+    parser.add_argument("--only", help="a part of the names of what to run; writes no file")
+    parser.add_argument("--part", choices=["comparison", "growth"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.part:
+        _run_part(arguments)
+        return
+    cores = os.cpu_count() or 1
+    counts = [arguments.threads] if arguments.threads else sorted({cores, 1}, reverse=True)
+    sections = [HEADER.format(machine=_machine(cores))]
+    for threads in counts:
+        heading = f"## Beside PyTorch, {threads} thread{'s' * (threads > 1)}\n"
+        sections.append(heading + "\n" + _part("comparison", threads))
+    if arguments.only is None or arguments.only in "growth":
+        sections.append("## Growth, 1 thread\n\n" + _part("growth", 1))
+    page = "\n".join(sections)
+    if arguments.only is None:
+        RESULTS.write_text(page, encoding="utf-8")
+    print(page, end="")
 
-    # Both are read when the libraries load; the other two force kernels that do not fit the machine.
+
+def _part(name: str, threads: int) -> str:
+    """Run a part in a process of its own: thread counts are read when the libraries load."""
+    environment = dict(os.environ)
     for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[variable] = str(arguments.threads)
+        environment[variable] = str(threads)
+    # They force kernels that need not fit the machine.
     for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-        os.environ.pop(variable, None)
+        environment.pop(variable, None)
+    command = [sys.executable, "-m", "benchmarks", *sys.argv[1:]]
+    command += ["--part", name, "--threads", str(threads)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(done.returncode)
+    return done.stdout
+
+
+def _run_part(arguments: argparse.Namespace) -> None:
     try:
         import torch
     except ImportError:
@@ -35,24 +73,20 @@ def main() -> None:
     from . import report
 
     torch.set_num_threads(arguments.threads)
-    text = report.report(
-        _machine(arguments.threads), arguments.turns, arguments.largest, arguments.only
-    )
-    if arguments.only is None:
-        RESULTS.write_text(text, encoding="utf-8")
-    print(text)
+    if arguments.part == "comparison":
+        lines = report.comparisons(arguments.turns, arguments.only)
+    else:
+        lines = report.growth(arguments.largest)
+    print("\n".join(lines))
 
 
-def _machine(threads: int) -> str:
+def _machine(cores: int) -> str:
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}"
         for name in ("numpy", "torch", "array-api-compat")
     )
     system = f"{platform.system()} {platform.machine()}, CPython {platform.python_version()}"
-    return (
-        f"{_processor()}, {os.cpu_count()} cores seen; {threads} threads for each library; "
-        f"{system}; {versions}"
-    )
+    return f"{_processor()}, {cores} core{'s' * (cores > 1)}; {system}; {versions}"
 
 
 def _processor() -> str:

@@ -1,4 +1,4 @@
-"""The table of results, in Markdown."""
+"""The tables of results, in Markdown."""
 
 from __future__ import annotations
 
@@ -50,26 +50,9 @@ BENCHMARKS = [
     ),
 ]
 
-HEADER = """# Results
 
-`make bench` wrote this file: {machine}.
-
-The machine is shared and not quiet. Peers take turns, call by call; times are medians, and a ratio is the
-median of the ratios within the turns (in brackets: the middle half of them). Below 1 refimpl is faster.
-PyTorch runs in eager mode on the CPU, refimpl on NumPy, float32 both. Before it is timed, each pair is
-checked to do the same work.
-"""
-
-
-def report(machine: str, turns: float, largest: float, only: str | None) -> str:
-    """Run the benchmarks and return the page."""
-    parts = [HEADER.format(machine=machine), "## Beside PyTorch", "", *_comparisons(turns, only)]
-    if only is None or only in "growth":
-        parts += ["", "## Growth", "", *_growth(largest)]
-    return "\n".join(parts) + "\n"
-
-
-def _comparisons(factor: float, only: str | None) -> list[str]:
+def comparisons(factor: float, only: str | None) -> list[str]:
+    """Time the peers of each benchmark; return the table."""
     lines = ["| what | who | median | refimpl / it | goal |", "| --- | --- | ---: | ---: | ---: |"]
     for benchmark in BENCHMARKS:
         if only is not None and only.lower() not in benchmark.name.lower():
@@ -84,7 +67,8 @@ def _comparisons(factor: float, only: str | None) -> list[str]:
     return lines
 
 
-def _growth(largest: float) -> list[str]:
+def growth(largest: float) -> list[str]:
+    """Time and weigh refimpl for 10^5 parameters and more; return the table."""
     sizes = [10**power for power in range(5, 9) if 10**power <= largest]
     names = list(tensors.growing(10))
     lines = [
@@ -106,7 +90,18 @@ def _growth(largest: float) -> list[str]:
         lines.append(f"| 10^{round(math.log10(size))} | " + " | ".join(cells) + " |")
     exponents = [math.log10(values[-1] / values[-2]) for values in seconds.values()]
     lines.append("| e | " + " | ".join(f"{e:.2f}" for e in exponents) + " |")
-    return lines
+    return [*lines, "", *_curve(sizes, seconds)]
+
+
+def _curve(sizes: list[int], seconds: dict[str, list[float]]) -> list[str]:
+    """Return the times as bars, each decade of time 8 characters long from a microsecond on."""
+    lines = ["```text", "time, from 1 µs on, 8 characters for each factor of 10"]
+    for name, values in seconds.items():
+        lines.append(name)
+        for size, value in zip(sizes, values, strict=True):
+            bar = "█" * max(1, round(8 * math.log10(value * 1e6)))
+            lines.append(f"  10^{round(math.log10(size))}  {bar} {value * 1e3:.2f} ms")
+    return [*lines, "```"]
 
 
 def _ratio(ours: Timing, theirs: Timing) -> str:

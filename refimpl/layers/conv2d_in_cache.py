@@ -8,7 +8,8 @@ cheaper than to have kept them. Groups are left to the portable form.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -28,11 +29,15 @@ def correlate(
     pads = [(axis.before, axis.after) for axis in (rows, columns)]
     padded = np.pad(x, [(0, 0), *pads, (0, 0)]) if any(map(any, pads)) else x
     windows = _windows(padded, rows, columns)
+    blocks = _blocks(windows.shape, (kh * kw * inner + outer) * x.itemsize)
     flat_weight = np.reshape(weight, (-1, outer))
     y = np.empty((*windows.shape[:3], outer), x.dtype)
-    for block in _blocks(windows):
-        part = np.matmul(_laid_out(windows[block]), flat_weight)
-        y[block] = (part if bias is None else part + bias).reshape(y[block].shape)
+    laid_out = _laid_out(windows, blocks)
+    for block in blocks:
+        part = _flat(y[block])
+        np.matmul(laid_out(block), flat_weight, out=part)
+        if bias is not None:
+            part += bias
 
     def backprop(dy: Any) -> tuple[Any, Any, Any | None]:
         taps = list(product(range(kh), range(kw)))
@@ -41,11 +46,14 @@ def correlate(
         # Each tap's own strided view, in which the rows of a block are where they are in y.
         dviews = [_windows(dpadded, rows, columns)[:, :, :, i, j] for i, j in taps]
         dweight, dbias = np.zeros_like(flat_weight), np.zeros(outer, x.dtype)
-        for block in _blocks(windows):
-            part = np.reshape(dy[block], (-1, outer))
-            dweight += np.matmul(_laid_out(windows[block]).T, part)
+        laid_out = _laid_out(windows, blocks)
+        dtaps = np.empty((kh * kw, _places(windows[blocks[0]]), inner), x.dtype)
+        for block in blocks:
+            part = _flat(dy[block])
+            dweight += np.matmul(laid_out(block).T, part)
             dbias += np.matmul(np.ones(len(part), x.dtype), part)
-            for dview, dtap in zip(dviews, np.matmul(part, to_taps), strict=True):
+            np.matmul(part, to_taps, out=dtaps[:, : len(part)])
+            for dview, dtap in zip(dviews, dtaps[:, : len(part)], strict=True):
                 dview[block] += np.reshape(dtap, dview[block].shape)
         top, left = rows.before, columns.before
         dx = dpadded[:, top : top + rows.size, left : left + columns.size]
@@ -63,19 +71,39 @@ def _windows(x: Any, rows: Axis, columns: Axis) -> Any:
     return np.lib.stride_tricks.as_strided(x, shape, (*strides, *steps))
 
 
-def _blocks(windows: Any) -> Iterator[tuple[slice, slice]]:
-    """Yield slices of images and rows that together are all windows, each of about CACHE bytes."""
-    images, rows, *rest = windows.shape
-    at_once = max(1, CACHE // (windows.itemsize * int(np.prod(rest))))
+def _blocks(shape: tuple[int, ...], size: int) -> list[tuple[slice, slice]]:
+    """Return slices of images and rows that are all windows; ``size`` is the bytes of one's place.
+
+    Each takes about CACHE bytes, and none more than the first.
+    """
+    images, rows, columns = shape[:3]
+    images = max(images, 1)  # of an empty batch, one empty block
+    at_once = max(1, CACHE // max(size * columns, 1))
     if at_once >= rows:
         step = at_once // rows
-        yield from ((slice(i, i + step), slice(0, rows)) for i in range(0, images, step))
-    else:
-        starts = product(range(images), range(0, rows, at_once))
-        yield from ((slice(i, i + 1), slice(row, row + at_once)) for i, row in starts)
+        return [(slice(i, i + step), slice(0, rows)) for i in range(0, images, step)]
+    starts = product(range(images), range(0, rows, at_once))
+    return [(slice(i, i + 1), slice(row, row + at_once)) for i, row in starts]
 
 
-def _laid_out(windows: Any) -> Any:
-    """Return windows as the rows of a matrix (places, kh * kw * C)."""
-    size = int(np.prod(windows.shape[3:]))
-    return np.ascontiguousarray(windows).reshape(-1, size)
+def _laid_out(windows: Any, blocks: list[tuple[slice, slice]]) -> Callable[[Any], Any]:
+    """Return the function that lays a block's windows out, one a row of a matrix, in one memory."""
+    buffer = np.empty((_places(windows[blocks[0]]), *windows.shape[3:]), windows.dtype)
+
+    def lay_out(block: tuple[slice, slice]) -> Any:
+        part = windows[block]
+        matrix = buffer[: _places(part)]
+        np.copyto(matrix.reshape(part.shape), part)
+        return _flat(matrix, 1)
+
+    return lay_out
+
+
+def _places(windows: Any) -> int:
+    return math.prod(windows.shape[:3])
+
+
+def _flat(array: Any, axes: int = 3) -> Any:
+    """Return an array as a matrix, its first ``axes`` axes making the rows."""
+    shape = array.shape
+    return array.reshape(math.prod(shape[:axes]), math.prod(shape[axes:]))

@@ -79,6 +79,7 @@ LARGE = {
 def test_smallest_of_many(name: str, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numpy_forms, "SAMPLED_FROM", 2000)
     monkeypatch.setattr(numpy_forms, "SAMPLE", 400)
+    monkeypatch.setattr(numpy_forms, "AT_ONCE", 700)
     key, k = LARGE[name](10_000), int(10_000 * share)
     fast = smallest(np, [key, -key], k)
     same_bits(fast, portable(monkeypatch, lambda: smallest(np, [key, -key], k)))
@@ -292,10 +293,21 @@ def test_conv2d_blocks_are_all_windows_once() -> None:
         windows = np.zeros((images, rows, 5, 2, 2, 3), np.float32)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(conv2d_in_cache, "CACHE", cache)
-            for block in conv2d_in_cache._blocks(windows):
-                assert windows[block].nbytes <= max(cache, windows[0, 0].nbytes)
-                windows[block] += 1
+            blocks = conv2d_in_cache._blocks(windows.shape, windows[0, 0, 0].nbytes)
+        for block in blocks:
+            assert windows[block].nbytes <= max(cache, windows[0, 0].nbytes)
+            assert windows[block].size <= windows[blocks[0]].size
+            windows[block] += 1
         assert (windows == 1).all()
+
+
+def test_conv2d_of_an_empty_batch() -> None:
+    y, backprop = conv2d(normal(37, (0, 5, 6, 3)), normal(38, (3, 2, 3, 4)), normal(39, (4,)))
+    dx, dweight, dbias = backprop(y)
+    assert (y.shape, dx.shape) == ((0, 3, 5, 4), (0, 5, 6, 3))
+    assert not dweight.any()
+    assert dbias is not None
+    assert not dbias.any()
 
 
 # The trainer: it gives its own gradients up to the clip, and nobody else's.
