@@ -16,40 +16,50 @@ HEADER = """# Results
 
 `make bench` wrote this page: {machine}.
 
-The machine is shared and not quiet. Peers take turns, call by call; times are medians, and a ratio is the
-median of the ratios within the turns (in brackets: the middle half of them). Below 1 refimpl is faster.
-PyTorch runs in eager mode on the CPU, refimpl on NumPy, float32 both, with as many threads each; NumPy
-uses them in matrix products only. Before it is timed, each pair is checked to do the same work.
+The machine is shared and not quiet. Each peer has a process of its own, and they take turns, call by call;
+times are medians, and a ratio is the median of the ratios within the turns (in brackets: the middle half
+of them). Below 1 refimpl is faster. PyTorch runs in eager mode on the CPU, refimpl on NumPy, float32 both,
+with as many threads each; NumPy uses them in matrix products only. Before it is timed, each pair is checked
+to do the same work.
 """
+
+
+NAMES = ("cnn", "mlp", "clip", "prune", "growth")
 
 
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", help=f"of {', '.join(NAMES)}; if any, no file is written"
+    )
     parser.add_argument("--threads", type=int, help="of each library; default: all cores, then one")
     parser.add_argument("--largest", type=float, default=1e8, help="parameters of the last point")
-    parser.add_argument("--turns", type=float, default=1.0, help="multiplies the repetitions")
-    parser.add_argument("--only", help="a part of the names of what to run; writes no file")
-    parser.add_argument("--part", choices=["comparison", "growth"], help=argparse.SUPPRESS)
+    parser.add_argument("--part", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.part:
-        _run_part(arguments)
+    if unknown := set(arguments.names) - set(NAMES):
+        parser.error(f"unknown benchmark: {', '.join(sorted(unknown))}")
+    if arguments.part or arguments.serve:
+        _run(arguments)
         return
     cores = os.cpu_count() or 1
-    counts = [arguments.threads] if arguments.threads else sorted({cores, 1}, reverse=True)
+    names = arguments.names or list(NAMES)
+    compared = [name for name in names if name != "growth"]
     sections = [HEADER.format(machine=_machine(cores))]
-    for threads in counts:
-        heading = f"## Beside PyTorch, {threads} thread{'s' * (threads > 1)}\n"
-        sections.append(heading + "\n" + _part("comparison", threads))
-    if arguments.only is None or arguments.only in "growth":
-        sections.append("## Growth, 1 thread\n\n" + _part("growth", 1))
+    for threads in [arguments.threads] if arguments.threads else sorted({cores, 1}, reverse=True):
+        if compared:
+            heading = f"## Beside PyTorch, {threads} thread{'s' * (threads > 1)}"
+            sections.append(f"{heading}\n\n{_part(compared, threads, arguments.largest)}")
+    if "growth" in names:
+        sections.append(f"## Growth, 1 thread\n\n{_part(['growth'], 1, arguments.largest)}")
     page = "\n".join(sections)
-    if arguments.only is None:
+    if not arguments.names:
         RESULTS.write_text(page, encoding="utf-8")
     print(page, end="")
 
 
-def _part(name: str, threads: int) -> str:
+def _part(names: list[str], threads: int, largest: float) -> str:
     """Run a part in a process of its own: thread counts are read when the libraries load."""
     environment = dict(os.environ)
     for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -57,15 +67,15 @@ def _part(name: str, threads: int) -> str:
     # They force kernels that need not fit the machine.
     for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
         environment.pop(variable, None)
-    command = [sys.executable, "-m", "benchmarks", *sys.argv[1:]]
-    command += ["--part", name, "--threads", str(threads)]
+    options = ["--part", "--threads", str(threads), "--largest", str(largest)]
+    command = [sys.executable, "-m", "benchmarks", *names, *options]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(done.returncode)
     return done.stdout
 
 
-def _run_part(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> None:
     try:
         import torch
     except ImportError:
@@ -73,11 +83,12 @@ def _run_part(arguments: argparse.Namespace) -> None:
     from . import report
 
     torch.set_num_threads(arguments.threads)
-    if arguments.part == "comparison":
-        lines = report.comparisons(arguments.turns, arguments.only)
+    if arguments.serve:
+        report.serve(*arguments.serve)
+    elif arguments.names == ["growth"]:
+        print("\n".join(report.growth(arguments.largest)))
     else:
-        lines = report.growth(arguments.largest)
-    print("\n".join(lines))
+        print("\n".join(report.comparisons(arguments.names, arguments.threads)))
 
 
 def _machine(cores: int) -> str:

@@ -3,67 +3,82 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from . import tensors, training
-from .timing import Run, Timing, interleaved, peak_bytes
+from . import tensors, timing, training
+from .timing import Run, Timing, peak_bytes
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """One comparison: what is done, by whom, and how the time of refimpl should relate to torch's."""
 
-    name: str
-    peers: Callable[[], dict[str, Run]]
+    what: str
+    peers: Callable[[], dict[str, Callable[[], Run]]]
+    check: Callable[[], None]
     goal: float
     turns: int
     calls: int = 1
 
 
-BENCHMARKS = [
-    Benchmark(
+BENCHMARKS = {
+    "cnn": Benchmark(
         "CNN training step: batch 64 of 28×28×1, conv 3×3 to 32, ReLU, conv 3×3 to 64, ReLU, average "
         "pool 2×2, dense 128, ReLU, dense 10",
-        lambda: training.peers(training.CNN, (64, 28, 28, 1)),
+        partial(training.peers, "cnn"),
+        partial(training.check, "cnn"),
         goal=1.0,
-        turns=40,
+        turns=20,
+        calls=3,
     ),
-    Benchmark(
+    "mlp": Benchmark(
         "MLP training step: 32-64-32-10, batch 32",
-        lambda: training.peers(training.MLP, (32, 32)),
+        partial(training.peers, "mlp"),
+        partial(training.check, "mlp"),
         goal=0.3,
-        turns=60,
-        calls=20,
+        turns=30,
+        calls=200,
     ),
-    Benchmark(
+    "clip": Benchmark(
         "Global-norm clip: 25 million float32 in 100 tensors",
         tensors.clip_peers,
+        tensors.check_clip,
         goal=1.0,
-        turns=40,
+        turns=20,
+        calls=3,
     ),
-    Benchmark(
+    "prune": Benchmark(
         "Global magnitude pruning to 80 %: 10 million float32 in 10 tensors",
         tensors.prune_peers,
+        tensors.check_prune,
         goal=1 / 30,
-        turns=tensors.PRUNE_TURNS - 2,
+        turns=tensors.PRUNE_TURNS,
     ),
-]
+}
 
 
-def comparisons(factor: float, only: str | None) -> list[str]:
-    """Time the peers of each benchmark; return the table."""
+def serve(name: str, peer: str) -> None:
+    """Be one peer of a benchmark, until the input ends."""
+    benchmark = BENCHMARKS[name]
+    timing.serve(benchmark.peers()[peer](), benchmark.calls)
+
+
+def comparisons(names: Sequence[str], threads: int) -> list[str]:
+    """Time the peers of benchmarks; return the table."""
     lines = ["| what | who | median | refimpl / it | goal |", "| --- | --- | ---: | ---: | ---: |"]
-    for benchmark in BENCHMARKS:
-        if only is not None and only.lower() not in benchmark.name.lower():
-            continue
-        turns = max(4, round(benchmark.turns * factor))
-        timings = interleaved(benchmark.peers(), turns, calls=benchmark.calls)
-        ours = timings["refimpl"]
-        for who, timing in timings.items():
-            what = benchmark.name if who == "refimpl" else ""
+    for name in names:
+        benchmark = BENCHMARKS[name]
+        benchmark.check()
+        options = ["--threads", str(threads), "--serve", name]
+        commands = {peer: [*options, peer] for peer in benchmark.peers()}
+        timings = timing.take_turns(commands, benchmark.turns)
+        for who, seconds in timings.items():
+            what = benchmark.what if who == "refimpl" else ""
             goal = f"≤ {_number(benchmark.goal)}" if who == "torch" else ""
-            lines.append(f"| {what} | {who} | {_time(timing)} | {_ratio(ours, timing)} | {goal} |")
+            ratio = _ratio(timings["refimpl"], seconds)
+            lines.append(f"| {what} | {who} | {_time(seconds)} | {ratio} | {goal} |")
     return lines
 
 
@@ -81,10 +96,10 @@ def growth(largest: float) -> list[str]:
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for size in sizes:
         runs = tensors.growing(size)
-        timings = interleaved(runs, turns=9 if size <= 10**7 else 3, warm_up=1)
+        turns = 9 if size <= 10**7 else 3
         cells = []
         for name, run in runs.items():
-            seconds[name].append(timings[name].median)
+            seconds[name].append(timing.timed(run, turns).median)
             each = seconds[name][-1] / size * 1e9
             cells.append(f"{each:.2f} ns, {peak_bytes(run) / size:.1f} B")
         lines.append(f"| 10^{round(math.log10(size))} | " + " | ".join(cells) + " |")
@@ -111,8 +126,8 @@ def _ratio(ours: Timing, theirs: Timing) -> str:
     return f"{middle} ({low} to {high})"
 
 
-def _time(timing: Timing) -> str:
-    seconds = timing.median
+def _time(taken: Timing) -> str:
+    seconds = taken.median
     return f"{seconds * 1e3:.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.0f} µs"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -11,78 +12,108 @@ from torch.nn.utils import prune
 
 from refimpl import clipping, optimizers, pruning, scores
 
-Run = Callable[[], Any]
+from .timing import Run
 
 
-def normal(count: int, shape: tuple[int, ...]) -> list[Any]:
+def normal(number: int, shape: tuple[int, ...]) -> list[Any]:
     """Return so many random float32 arrays."""
     rng = np.random.default_rng(0)
-    return [rng.standard_normal(shape, dtype=np.float32) for _ in range(count)]
+    return [rng.standard_normal(shape, dtype=np.float32) for _ in range(number)]
 
 
-def clip_peers() -> dict[str, Run]:
+def clip_peers() -> dict[str, Callable[[], Run]]:
     """Clip 25 million float32 numbers in 100 tensors by their global norm.
 
     PyTorch writes over its gradients, and so does refimpl where it is told that it may. The limit is
-    far below the norm, and halves at every call, so that each call has something to clip.
+    below the norm and sinks at every call, so that each call has something to clip.
     """
-    arrays = normal(100, (500, 500))
-    params = [torch.nn.Parameter(torch.empty(500, 500)) for _ in arrays]
-    for param, array in zip(params, arrays, strict=True):
-        param.grad = torch.from_numpy(array.copy())
-    given = [array.copy() for array in arrays]
-    limits = {"refimpl": 1000.0, "torch": 1000.0, "new": 1000.0}
 
-    def lower(name: str) -> float:
-        limits[name] *= 0.9
-        return limits[name]
+    def ours(reuse: bool) -> Run:
+        grads, limit = normal(100, (500, 500)), _sinking()
+        return lambda: clipping.clip_global_norm(grads, next(limit), reuse=reuse)
+
+    def theirs() -> Run:
+        limit = _sinking()
+        params = [torch.nn.Parameter(torch.empty(500, 500)) for _ in range(100)]
+        for param, array in zip(params, normal(100, (500, 500)), strict=True):
+            param.grad = torch.from_numpy(array)
+        return lambda: torch.nn.utils.clip_grad_norm_(params, next(limit))
 
     return {
-        "refimpl": lambda: clipping.clip_global_norm(given, lower("refimpl"), reuse=True),
-        "torch": lambda: torch.nn.utils.clip_grad_norm_(params, lower("torch")),
-        "refimpl, new arrays": lambda: clipping.clip_global_norm(arrays, lower("new")),
+        "refimpl": lambda: ours(reuse=True),
+        "torch": theirs,
+        "refimpl, new arrays": lambda: ours(reuse=False),
     }
 
 
-def prune_peers() -> dict[str, Run]:
+def _sinking() -> Iterator[float]:
+    return (1000.0 * 0.9**call for call in count())
+
+
+def check_clip() -> None:
+    """Raise ValueError if the libraries do not clip alike."""
+    arrays = normal(3, (50, 70))
+    params = [torch.nn.Parameter(torch.empty(50, 70)) for _ in arrays]
+    for param, array in zip(params, arrays, strict=True):
+        param.grad = torch.from_numpy(array.copy())
+    theirs = torch.nn.utils.clip_grad_norm_(params, 5.0)
+    mine, norm = clipping.clip_global_norm(arrays, 5.0, reuse=True)
+    pairs = [(norm, theirs.numpy()), *zip(mine, [p.grad.numpy() for p in params], strict=True)]
+    if not all(np.allclose(one, other, rtol=1e-5) for one, other in pairs):
+        raise ValueError("refimpl and torch do not clip alike")
+
+
+def prune_peers() -> dict[str, Callable[[], Run]]:
     """Prune 10 tensors of a million weights to 80 %, by magnitude over all of them.
 
-    Neither side is timed while it makes the layers that it then prunes; those of PyTorch are new at
-    each call, since pruning them leaves a mask that the next call would start from.
+    PyTorch's layers are new at each call, since pruning them leaves a mask that the next call would
+    start from; they are made beforehand, so that nobody is timed while making them.
     """
+
+    def theirs() -> Run:
+        fresh = [_layers(normal(10, (1000, 1000))) for _ in range(2 * PRUNE_TURNS + 3)]
+        return lambda: _prune_layers(fresh.pop())
+
+    def ours() -> Run:
+        arrays = normal(10, (1000, 1000))
+        return lambda: _prune_arrays(arrays)
+
+    return {"refimpl": ours, "torch": theirs}
+
+
+PRUNE_TURNS = 10
+
+
+def _layers(arrays: list[Any]) -> list[Any]:
+    layers = [torch.nn.Linear(1, 1, bias=False) for _ in arrays]
+    for layer, array in zip(layers, arrays, strict=True):
+        layer.weight = torch.nn.Parameter(torch.from_numpy(array))
+    return layers
+
+
+def _prune_layers(layers: list[Any]) -> list[Any]:
+    weights = [(layer, "weight") for layer in layers]
+    prune.global_unstructured(weights, pruning_method=prune.L1Unstructured, amount=0.8)
+    return layers
+
+
+def _prune_arrays(arrays: list[Any]) -> list[Any]:
+    ranked = scores.magnitude(arrays)
+    return pruning.prune_fraction(arrays, ranked, amount=0.8, scope="global")[1]
+
+
+def check_prune() -> None:
+    """Raise ValueError if the libraries do not prune the same weights."""
     arrays = normal(10, (1000, 1000))
-    fresh: list[list[torch.nn.Linear]] = []
-
-    def layers() -> list[torch.nn.Linear]:
-        made = [torch.nn.Linear(1000, 1000, bias=False) for _ in arrays]
-        for layer, array in zip(made, arrays, strict=True):
-            layer.weight = torch.nn.Parameter(torch.from_numpy(array.copy()))
-        return made
-
-    def theirs() -> list[torch.nn.Linear]:
-        made = fresh.pop() if fresh else layers()
-        targets = [(layer, "weight") for layer in made]
-        prune.global_unstructured(targets, pruning_method=prune.L1Unstructured, amount=0.8)
-        return made
-
-    def ours() -> list[Any]:
-        return pruning.prune_fraction(arrays, scores.magnitude(arrays), amount=0.8, scope="global")[
-            1
-        ]
-
-    mine = np.concatenate([array.ravel() for array in ours()])
-    other = np.concatenate([layer.weight.detach().numpy().ravel() for layer in theirs()])
+    mine = np.concatenate([array.ravel() for array in _prune_arrays(arrays)])
+    pruned = _prune_layers(_layers([array.copy() for array in arrays]))
+    other = np.concatenate([layer.weight.detach().numpy().ravel() for layer in pruned])
     weights = np.concatenate([array.ravel() for array in arrays])
     # PyTorch does not say which of equal weights go, so the two may differ in those at the boundary.
     boundary = np.max(np.abs(weights[mine == 0]))
     differ = np.abs(weights[(mine == 0) != (other == 0)])
     if np.count_nonzero(mine) != np.count_nonzero(other) or np.any(differ != boundary):
         raise ValueError("refimpl and torch do not prune the same weights")
-    fresh.extend(layers() for _ in range(PRUNE_TURNS))
-    return {"refimpl": ours, "torch": theirs}
-
-
-PRUNE_TURNS = 12
 
 
 def growing(size: int) -> dict[str, Run]:
@@ -91,10 +122,9 @@ def growing(size: int) -> dict[str, Run]:
     grads = [array.copy() for array in arrays]
     adam = optimizers.adam(lr=1e-3)
     state = adam.init(arrays)
+    limit = _sinking()
     return {
-        "clip by global norm": lambda: clipping.clip_global_norm(grads, 1.0, reuse=True),
-        "prune by magnitude": lambda: pruning.prune_fraction(
-            arrays, scores.magnitude(arrays), amount=0.8, scope="global"
-        ),
+        "clip by global norm": lambda: clipping.clip_global_norm(grads, next(limit), reuse=True),
+        "prune by magnitude": lambda: _prune_arrays(arrays),
         "Adam": lambda: adam.update(arrays, grads, state),
     }

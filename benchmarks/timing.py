@@ -3,19 +3,27 @@
 The machine is never quiet, and what disturbs it lasts longer than one call. So the peers take turns,
 call by call, and a ratio is taken within each turn: what slows a whole turn cancels. Of times and of
 ratios the median is reported, with the middle half of them as the spread.
+
+Each peer has a process of its own. In a common one the threads that a library keeps spinning for its
+next call take the cores from the other: PyTorch took twice its time beside NumPy's.
 """
 
 from __future__ import annotations
 
 import gc
 import statistics
+import subprocess
+import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 Run = Callable[[], Any]
+
+PAUSE = 0.05
+"""Seconds between two calls, for threads that still spin to go to sleep."""
 
 
 @dataclass(frozen=True)
@@ -36,25 +44,63 @@ class Timing:
         return middle, low, high
 
 
-def interleaved(
-    peers: Mapping[str, Run], turns: int, *, calls: int = 1, warm_up: int = 2
-) -> dict[str, Timing]:
-    """Time each peer once a turn, ``calls`` calls at a time; the first turns are thrown away."""
-    seconds: dict[str, list[float]] = {name: [] for name in peers}
-    collecting = gc.isenabled()
-    gc.disable()
+def take_turns(commands: Mapping[str, Sequence[str]], turns: int) -> dict[str, Timing]:
+    """Time peers in turns; each command is the arguments after which this package serves one."""
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    started = {name: _start(command) for name, command in commands.items()}
     try:
-        for _ in range(warm_up + turns):
-            for name, run in peers.items():
-                begin = time.perf_counter()
-                for _ in range(calls):
-                    run()
-                seconds[name].append((time.perf_counter() - begin) / calls)
-            gc.collect()
+        for name, process in started.items():
+            _ask(name, process)  # made, checked and warm
+        for _ in range(turns):
+            for name, process in started.items():
+                time.sleep(PAUSE)
+                assert process.stdin is not None
+                print("run", file=process.stdin, flush=True)
+                seconds[name].append(float(_ask(name, process)))
     finally:
-        if collecting:
-            gc.enable()
-    return {name: Timing(values[warm_up:]) for name, values in seconds.items()}
+        for process in started.values():
+            process.kill()
+            process.communicate()
+    return {name: Timing(values) for name, values in seconds.items()}
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-m", "benchmarks", *command]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(arguments, stdin=pipe, stdout=pipe, text=True)
+
+
+def _ask(name: str, process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        sys.exit(f"{name} ended without an answer")
+    return line
+
+
+def serve(run: Run, calls: int, warm_up: int = 3) -> None:
+    """Answer each line with the seconds that a call took, the mean of so many after one that is not timed."""
+    for _ in range(warm_up):
+        run()
+    print("ready", flush=True)
+    gc.disable()
+    for _ in sys.stdin:
+        run()  # what was idle has cold caches, as no training loop has
+        print(_seconds(run, calls), flush=True)
+        gc.collect()
+
+
+def timed(run: Run, turns: int) -> Timing:
+    """Time one peer by itself, after a first call."""
+    run()
+    return Timing([_seconds(run, 1) for _ in range(turns)])
+
+
+def _seconds(run: Run, calls: int) -> float:
+    begin = time.perf_counter()
+    for _ in range(calls):
+        run()
+    return (time.perf_counter() - begin) / calls
 
 
 def peak_bytes(run: Run) -> int:

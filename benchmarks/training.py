@@ -14,6 +14,8 @@ import torch
 
 from refimpl import models, trainer
 
+from .timing import Run
+
 LOSS = {"operation": "loss.softmax_cross_entropy"}
 LR, MOMENTUM, MAX_NORM = 0.01, 0.9, 1.0
 
@@ -133,20 +135,30 @@ def batch(shape: tuple[int, ...]) -> tuple[Any, Any]:
     return rng.standard_normal(shape).astype(np.float32), rng.integers(0, 10, shape[0])
 
 
-def peers(model: list[dict[str, Any]], shape: tuple[int, ...]) -> dict[str, Callable[[], None]]:
-    """Return a step of each library; ValueError if they do not do the same work."""
-    x, targets = batch(shape)
-    same: dict[str, Any] = {
-        "refimpl": Refimpl(model, x, targets),
-        "torch": Torch(model, x, targets),
+SHAPES = {"cnn": (64, 28, 28, 1), "mlp": (32, 32)}
+MODELS = {"cnn": CNN, "mlp": MLP}
+
+
+def peers(name: str) -> dict[str, Callable[[], Run]]:
+    """Return what makes a step of each library."""
+    model, data = MODELS[name], batch(SHAPES[name])
+    makers: dict[str, Callable[[], Run]] = {
+        "refimpl": lambda: Refimpl(model, *data),
+        "torch": lambda: Torch(model, *data),
     }
+    if name == "cnn":
+        makers["torch channels_last"] = lambda: Torch(model, *data, channels_last=True)
+    return makers
+
+
+def check(name: str) -> None:
+    """Raise ValueError if the libraries do not take the same steps."""
+    data = batch(SHAPES[name])
+    ours, theirs = Refimpl(MODELS[name], *data), Torch(MODELS[name], *data)
     for _ in range(3):
-        for step in same.values():
-            step()
-    for ours, theirs in zip(same["refimpl"].params(), same["torch"].params(), strict=True):
+        ours()
+        theirs()
+    for mine, other in zip(ours.params(), theirs.params(), strict=True):
         # The dense layer after the flatten has its rows in another order; sorted, they agree.
-        if not np.allclose(np.sort(ours, axis=0), np.sort(theirs, axis=0), rtol=1e-3, atol=1e-5):
+        if not np.allclose(np.sort(mine, axis=0), np.sort(other, axis=0), rtol=1e-3, atol=1e-5):
             raise ValueError("refimpl and torch do not take the same training step")
-    if len(shape) == 4:
-        same["torch channels_last"] = Torch(model, x, targets, channels_last=True)
-    return same

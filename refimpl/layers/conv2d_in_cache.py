@@ -17,8 +17,8 @@ import numpy as np
 
 from .windows import Axis
 
-CACHE = 2**20
-"""Bytes of windows that are laid out at once: half the cache that a current core has to itself."""
+CACHE = 2**21
+"""Bytes of windows, and of what is computed from them, at once: about what a core has for itself."""
 
 
 def correlate(

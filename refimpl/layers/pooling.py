@@ -11,7 +11,7 @@ import array_api_compat
 from ..arrays import Array, Namespace, astype, namespace, widen
 from ..checks import choice
 from .checks import Padding, Pair, check_real, check_shape, check_upstream
-from .windows import NO_PADDING, gather, place, scatter
+from .windows import NO_PADDING, gather, place, scatter, spread
 
 
 def max_pool2d(
@@ -108,6 +108,8 @@ def avg_pool2d(
     def backprop(dy: Array) -> Array:
         check_upstream(dy, y)
         share = widen(xp, dy) / divisor
+        if rows.tiles and columns.tiles:
+            return astype(xp, spread(xp, share, rows, columns), x.dtype)
         dtaps = [share] * (rows.window * columns.window)
         return astype(xp, scatter(xp, dtaps, rows, columns), x.dtype)
 

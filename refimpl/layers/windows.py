@@ -37,6 +37,16 @@ class Axis(NamedTuple):
         """By how much the last window reaches beyond the padding (under ``ceil_mode`` only)."""
         return max(0, self.span - self.before - self.size - self.after)
 
+    @property
+    def tiles(self) -> bool:
+        """Whether the windows cover each pixel of the image once, and nothing else."""
+        return (
+            self.window == self.stride
+            and self.dilation == 1
+            and self.before == self.after == 0
+            and self.outputs * self.stride == self.size
+        )
+
     def taps(self) -> list[slice]:
         """Return one slice of the padded axis per tap; each picks one element per window."""
         reach = (self.outputs - 1) * self.stride + 1
@@ -117,6 +127,14 @@ def scatter(xp: Namespace, taps: list[Array], rows: Axis, columns: Axis) -> Arra
         padded[:, row, column, :] += tap
     top, left = rows.before, columns.before
     return padded[:, top : top + rows.size, left : left + columns.size, :]
+
+
+def spread(xp: Namespace, values: Array, rows: Axis, columns: Axis) -> Array:
+    """Return :func:`scatter` of taps that are all ``values``, for windows that tile the image."""
+    images, height, width, channels = values.shape
+    shape = (images, height, rows.window, width, columns.window, channels)
+    apart = xp.reshape(values, (images, height, 1, width, 1, channels))
+    return xp.reshape(xp.broadcast_to(apart, shape), (images, rows.size, columns.size, channels))
 
 
 def _border(xp: Namespace, x: Array, axis: int, extent: int, fill: float | bool) -> Array:

@@ -13,7 +13,8 @@ import pytest
 from refimpl import arrays, models, numpy_forms, trainer
 from refimpl.arrays import any_nan, present, smallest, where_or_zero
 from refimpl.clipping import clip_global_norm, global_norm
-from refimpl.layers import conv2d, conv2d_in_cache, relu
+from refimpl.layers import avg_pool2d, conv2d, conv2d_in_cache, relu
+from refimpl.layers.windows import Axis
 
 UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
 
@@ -308,6 +309,25 @@ def test_conv2d_of_an_empty_batch() -> None:
     assert not dweight.any()
     assert dbias is not None
     assert not dbias.any()
+
+
+@pytest.mark.parametrize("window", [[2, 2], [3, 2], [1, 4], [1, 1], [6, 8]])
+def test_an_average_over_tiles_is_spread_as_it_would_be_scattered(
+    window: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, dy = normal(61, (2, 6, 8, 3)), normal(62, (2, 6 // window[0], 8 // window[1], 3))
+    _, backprop = avg_pool2d(x, window=window)
+    fast = backprop(dy)
+    monkeypatch.setattr(Axis, "tiles", False)
+    same_bits(fast, backprop(dy))
+
+
+def test_what_tiles() -> None:
+    plain = {"size": 6, "window": 2, "stride": 2, "before": 0, "after": 0}
+    assert Axis(**plain, dilation=1, outputs=3).tiles
+    for change in ({"stride": 1}, {"size": 7}, {"before": 1}, {"after": 1}, {"window": 1}):
+        assert not Axis(**{**plain, **change}, dilation=1, outputs=3).tiles
+    assert not Axis(**plain, dilation=2, outputs=3).tiles
 
 
 # The trainer: it gives its own gradients up to the clip, and nobody else's.
