@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -129,6 +130,14 @@ def check_refimpl(operation: Operation, case: Case, setting: dict[str, Any]) -> 
     difference = compare(outputs, expected).difference
     assert difference is None, f"{case.full_id} {setting}: {difference}"
     assert map_tensors(encode, outputs) == answer["outputs"]
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_the_order_of_named_inputs_means_nothing(name: str) -> None:
+    operation = load(name)
+    for case in small_cases(name)[::5]:
+        turned = replace(case, inputs=dict(reversed(case.inputs.items())))
+        assert not differs(operation.expect(turned), operation.expect(case)), case.full_id
 
 
 @pytest.mark.parametrize("name", names())
