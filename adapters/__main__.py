@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, metadata
+from pathlib import Path
 
 from adapters.base import NotStarted
 
 GROUP = "secateurs.adapters"
 NOT_INSTALLED = 3
+
+
+def _remedy(name: str, missing: str) -> str:
+    """Return what brings an adapter's library: an extra of ours, or an environment of its own."""
+    ways = []
+    if name in (metadata("secateurs").get_all("Provides-Extra") or []):
+        ways.append(f"pip install 'secateurs[{name}]'")
+    if (Path(__file__).parent / "environments" / f"{name}.txt").exists():
+        ways.append(f"secateurs env {name}")
+    return " or ".join(ways) or f"install what provides the package {missing}"
 
 
 def main(name: str) -> int:
@@ -23,7 +34,7 @@ def main(name: str) -> int:
         print(f"{name}: {reason}", file=sys.stderr)
         return NOT_INSTALLED
     except ModuleNotFoundError as error:
-        print(f"not installed: {error.name}; pip install 'secateurs[{name}]'", file=sys.stderr)
+        print(f"not installed: {error.name}; {_remedy(name, error.name or name)}", file=sys.stderr)
         return NOT_INSTALLED
     adapter.serve()
     return 0

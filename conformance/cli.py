@@ -18,6 +18,7 @@ from conformance import __version__
 from conformance.commands.browse import explain, list_all, show
 from conformance.commands.common import WRONG_USAGE, Failure, debug_option
 from conformance.commands.compare import compare
+from conformance.commands.env import env
 from conformance.commands.train import train
 from conformance.commands.verify import verify
 from conformance.expected import ExpectationsError
@@ -39,6 +40,7 @@ cli.add_command(list_all)
 cli.add_command(explain)
 cli.add_command(show)
 cli.add_command(train)
+cli.add_command(env)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,6 +13,9 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
+from conformance import environments
+from conformance.protocol import adapter_command
+
 GROUP = "secateurs.adapters"
 
 
@@ -46,6 +49,29 @@ def lacking(module: str) -> str:
             if root not in sys.stdlib_module_names and find_spec(root) is None:
                 return root
     return ""
+
+
+def command(name: str, module: str) -> list[str]:
+    """Return the command that serves an adapter: with this Python, or with that of its environment.
+
+    The environment is used where this Python lacks what the adapter imports and the environment is whole.
+    """
+    if lacking(module) and environments.ready(name):
+        return adapter_command(name, str(environments.python(name)))
+    return adapter_command(name)
+
+
+def place(name: str, module: str) -> str:
+    """Say in a few words where an adapter's library is, or what to do about its absence."""
+    missing = lacking(module)
+    if not missing:
+        return "installed"
+    if environments.ready(name):
+        return "in an environment of its own"
+    if environments.stale(name):
+        return f"its environment is out of date: secateurs env {name}"
+    hint = f"; secateurs env {name}" if name in environments.known() else ""
+    return f"not installed: {missing} is missing{hint}"
 
 
 def split(command: str) -> list[str]:

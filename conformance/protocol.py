@@ -326,9 +326,9 @@ def _declared(name: str, what: Mapping[str, Any] | None) -> dict[str, Any]:
     return declared
 
 
-def adapter_command(name: str) -> list[str]:
-    """Return the command that serves an adapter found through the entry points.
+def adapter_command(name: str, python: str = sys.executable) -> list[str]:
+    """Return the command that serves an adapter found through the entry points of a Python.
 
     ``-P`` keeps a folder called ``adapters`` in the user's working directory from being taken for ours.
     """
-    return [sys.executable, "-P", "-m", "adapters", name]
+    return [python, "-P", "-m", "adapters", name]

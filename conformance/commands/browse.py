@@ -63,9 +63,7 @@ def list_all() -> None:
             dialects.setdefault(dialect, []).append(name)
     page.heading("adapters")
     for name, module in participants.adapters().items():
-        missing = participants.lacking(module)
-        state = f"not installed: {missing} is missing" if missing else "installed"
-        page.entry(name, f"{state} ({module})")
+        page.entry(name, f"{participants.place(name, module)} ({module})")
     page.heading("dialects")
     for dialect, operations in sorted(dialects.items()):
         page.entry(dialect, ", ".join(operations))

@@ -30,7 +30,6 @@ from conformance.commands.common import (
 )
 from conformance.commands.reports import report_options, write_reports
 from conformance.commands.resume import Asked, interrupted, journal, kept
-from conformance.protocol import adapter_command
 from conformance.runner import Run
 
 
@@ -172,7 +171,8 @@ def _adapters(named: tuple[str, ...], everyone: bool) -> dict[str, list[str]]:
             raise Failure(f"no adapter {name!r} is installed{near(name, known)}", NOT_STARTED)
     if everyone and not known:
         raise Failure("no adapter is installed; install secateurs again", NOT_STARTED)
-    return {name: adapter_command(name) for name in (known if everyone else named)}
+    chosen = known if everyone else named
+    return {name: participants.command(name, known[name]) for name in chosen}
 
 
 def _programs(commands: tuple[str, ...]) -> dict[str, list[str]]:

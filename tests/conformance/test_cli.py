@@ -235,7 +235,7 @@ def expectations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, known: dict[st
     known["broken"] = "broken"
     monkeypatch.setattr(expected, "FOLDER", tmp_path)
     monkeypatch.setattr(
-        "conformance.commands.verify.adapter_command",
+        "conformance.participants.adapter_command",
         lambda _: [sys.executable, str(HARNESSES / "broken.py"), "few-words", "two-tensors-f32"],
     )
     return tmp_path / "broken.toml"

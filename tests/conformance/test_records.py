@@ -239,7 +239,7 @@ def test_expected_failures_are_marked_in_the_lines_and_judged_anew_on_resuming(
     monkeypatch.setattr(participants, "adapters", lambda: {"broken": "broken"})
     monkeypatch.setattr(expected, "FOLDER", tmp_path)
     monkeypatch.setattr(
-        "conformance.commands.verify.adapter_command",
+        "conformance.participants.adapter_command",
         lambda _: [sys.executable, str(HARNESSES / "plain.py"), "per-tensor"],
     )
     listed = "[[expected]]\ncase='*one-above*'\nreason='known'\nlink='l'\nversions='*'\n"
