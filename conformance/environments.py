@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlparse
 from urllib.request import url2pathname
 
@@ -195,7 +196,7 @@ def _digest(adapter: str) -> str:
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
 
 
-def _stamp(adapter: str) -> dict[str, object]:
+def _stamp(adapter: str) -> dict[str, Any]:
     try:
         stamp = json.loads((folder(adapter) / STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):

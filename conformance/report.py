@@ -94,10 +94,11 @@ def _count(divergence: Divergence, verdict: Verdict, alone: bool) -> None:
         divergence.effect, divergence.alone = 0.0, True
     if alone == divergence.alone and verdict.effect >= divergence.effect:
         divergence.effect = verdict.effect
-        divergence.kind = _kind(verdict)
+        divergence.kind = kind(verdict)
 
 
-def _kind(verdict: Verdict) -> str:
+def kind(verdict: Verdict) -> str:
+    """Return what an effect without a number is, in words."""
     where = verdict.departs.where if verdict.departs else ""
     if verdict.departs is None:
         return "refused"
