@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from .arrays import namespace
 from .backends import BACKENDS, Backend, Unavailable, backend
 
 WRONG_USAGE, NOT_STARTED = 2, 3
+PROGRAMS = {"recipe": ".recipes.command"}
 
 MODELS: dict[str, list[dict[str, Any]]] = {
     "mlp": [
@@ -66,8 +68,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     """Run a command; one line on standard error if something is wrong."""
+    if arguments and arguments[0] in PROGRAMS:
+        # Each is imported only by those who want it.
+        return int(import_module(PROGRAMS[arguments[0]], "refimpl").main(arguments[1:]))
     if not arguments or arguments[0] != "train":
-        print("usage: python -m refimpl train [--help]", file=sys.stderr)
+        names = "|".join(["train", *PROGRAMS])
+        print(f"usage: python -m refimpl {names} [--help]", file=sys.stderr)
         return WRONG_USAGE
     options = parser().parse_args(arguments[1:])
     try:

@@ -1,0 +1,144 @@
+"""``python -m refimpl recipe A2``, or ``secateurs recipe A2``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .report import NO_MATPLOTLIB, Claim, Report, as_json, as_text, chart_text, plot
+from .training import Options, Progress
+
+RECIPES = ("A1", "A2", "A3", "A4", "A5")
+WRONG_USAGE = 2
+
+
+def recipe(name: str) -> Any:
+    """Return the module of a recipe: ``run``, ``script``, ``TITLE``."""
+    if name.upper() not in RECIPES:
+        raise ValueError(f"no recipe {name!r}; there are: {', '.join(RECIPES)}")
+    return importlib.import_module(f"{__package__}.{name.lower()}")
+
+
+def claims(name: str) -> dict[str, Claim]:
+    """Return the claims of a recipe's article, by name."""
+    recipe(name)
+    found = importlib.import_module(f"{__package__}.{name.lower()}_claims").CLAIMS
+    return {claim.name: claim for claim in found}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    top = argparse.ArgumentParser(
+        prog="secateurs recipe",
+        description="Run the system that an article describes, on real data; print and plot what comes out.",
+        epilog="A1 gradient-threshold pruning · A2 clip, prune, validate · A3 norm clipping · "
+        "A4 pruning of neurons · A5 clipping with sparse optimisation",
+    )
+    add = top.add_argument
+    add("recipe", metavar="RECIPE", help="A1, A2, A3, A4 or A5")
+    add(
+        "--claim",
+        help="show by a run what is wrong in a statement of the article; 'list' lists them",
+    )
+    add("--data", default="digits", help="digits, or IMAGES,LABELS: two files in IDX format")
+    add("--seed", type=int, default=0, help="the first seed (default 0)")
+    add("--seeds", type=int, help="how many seeds")
+    add("--epochs", type=int, help="train shorter or longer than the recipe does")
+    add("--json", type=Path, metavar="FILE", help="write all numbers as JSON")
+    add(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw the charts into a picture (.png, .svg, .pdf)",
+    )
+    add(
+        "--script",
+        type=Path,
+        metavar="FILE",
+        help="write the short run that other frameworks repeat",
+    )
+    return top
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a recipe; one line on standard error if something is wrong."""
+    given = parser().parse_args(arguments)
+    try:
+        return _run(given)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"secateurs: {error}", file=sys.stderr)
+        return WRONG_USAGE
+
+
+def _run(given: argparse.Namespace) -> int:
+    module, known = recipe(given.recipe), claims(given.recipe)
+    for path in (given.json, given.plot, given.script):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ValueError(f"cannot write {path}: its folder does not exist")
+    for name in ("seeds", "epochs"):
+        if getattr(given, name) is not None and getattr(given, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, got {getattr(given, name)}")
+    if given.script is not None:
+        from .script import save
+
+        save(given.script, module.script(given.seed))
+        return 0
+    if given.claim == "list":
+        for claim in known.values():
+            print(f"{claim.name:14s} {claim.said}")
+        return 0
+    progress = Progress()
+    options = Options(given.data, given.seed, given.seeds, given.epochs, progress)
+    if given.claim is None:
+        report = module.run(options)
+    else:
+        report = _claim(known, given, options)
+    progress.done()
+    print(as_text(report))
+    if given.json:
+        write_whole(given.json, as_json(report).encode())
+    _charts(report, given.plot)
+    return 0
+
+
+def _claim(known: dict[str, Claim], given: argparse.Namespace, options: Options) -> Report:
+    if given.claim not in known:
+        names = ", ".join(known)
+        raise ValueError(f"{given.recipe} has no claim {given.claim!r}; there are: {names}")
+    claim = known[given.claim]
+    print(f"The article: {claim.said}\nIn fact: {claim.truth}\n")
+    if claim.run is None:
+        where = f"a run of {claim.needs}: secateurs recipe" if claim.needs else "no run:"
+        raise ValueError(f"{given.claim} is shown by {where} {given.recipe} --claim {given.claim}")
+    return claim.run(options)
+
+
+def _charts(report: Report, path: Path | None) -> None:
+    if path is not None and report.charts:
+        temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+        try:
+            plot(report.charts, temporary)
+            os.replace(temporary, path)
+            return
+        except ModuleNotFoundError:
+            print(f"\n{NO_MATPLOTLIB}; the charts in characters:", file=sys.stderr)
+        finally:
+            temporary.unlink(missing_ok=True)
+    for chart in report.charts:
+        print("\n" + chart_text(chart))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,102 @@
+"""The recipes of the five articles: what they measure, what they refuse, how they print it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from refimpl.__main__ import main
+from refimpl.recipes import report
+from refimpl.recipes.command import claims, recipe
+from refimpl.recipes.training import Options
+
+
+def test_standard_error_is_that_of_the_mean() -> None:
+    # deviations -1, 0, 1: s = 1, divided by the root of three
+    mean, error, runs = report.measured([4.0, 5.0, 6.0])
+    assert (mean, runs) == (5.0, 3)
+    assert error == pytest.approx(1 / math.sqrt(3))
+    assert math.isnan(report.measured([2.0]).error)
+
+
+def test_shares_are_shown_in_percent_with_their_error() -> None:
+    assert report.shown(report.Measured(0.985, 0.0021, 5), ".2%") == "98.50 % ± 0.21"
+    assert report.shown(0.5, ".0%") == "50 %"
+    assert report.shown(math.nan, ".2f") == "–"
+
+
+def test_a_chart_in_characters_has_its_ends_and_its_marks() -> None:
+    lines = [report.Series("up", [(0, 1, 0), (1, 100, 0)]), report.Series("flat", [(0, 10, 0)])]
+    text = report.chart_text(report.Chart("T", "x", "y", lines, log_y=True)).splitlines()
+    assert text[0] == "T  (y over x)"
+    assert text[1].startswith("100 │")
+    assert text[1].rstrip().endswith("●")
+    # 10 lies half way between 1 and 100 on this axis: row 6 of 0 ... 11
+    assert "○" in text[1 + 6]
+    assert text[-1] == "● up  ○ flat"
+
+
+@pytest.mark.slow
+def test_a2_on_the_digits_loses_at_most_a_point_at_90_percent_sparsity() -> None:
+    numbers = recipe("A2").run(Options()).numbers
+    assert numbers["dense"].runs == 5
+    assert numbers["dense"].mean >= 0.98
+    assert numbers["loss_90_against_dense"].mean <= 0.01
+    assert numbers["loss_90_against_same_epochs"].mean <= 0.01
+    assert numbers["tuned_90"].mean > numbers["pruned_90"].mean + 0.02
+
+
+def test_a2_flattened_sizes() -> None:
+    numbers = claims("A2")["flatten"].run(Options()).numbers  # type: ignore[misc]
+    # ((size - 4) // 2)² positions of 64 channels
+    assert numbers == {"inputs_8": 2 * 2 * 64, "inputs_28": 12 * 12 * 64, "inputs_32": 14 * 14 * 64}
+
+
+def test_a2_a_higher_threshold_is_no_cure() -> None:
+    numbers = claims("A2")["raise"].run(Options(epochs=4)).numbers  # type: ignore[misc]
+    assert numbers["first"] > numbers["middle"] > numbers["last"]
+
+
+def test_a2_an_integer_clips_nothing() -> None:
+    numbers = claims("A2")["integer"].run(Options()).numbers  # type: ignore[misc]
+    assert numbers["share_at_1"] < 1e-4 < 0.01 < numbers["share_at_0.01"]
+
+
+def test_a2_a_clip_by_value_turns_the_gradient_and_one_by_norm_does_not() -> None:
+    numbers = claims("A2")["direction"].run(Options()).numbers  # type: ignore[misc]
+    assert numbers["value_degrees"] > 10
+    assert numbers["norm_degrees"] < 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["A9"], "no recipe 'A9'; there are: A1, A2, A3, A4, A5"),
+        (["A2", "--claim", "magic"], "A2 has no claim 'magic'; there are: flatten, "),
+        (["A2", "--data", "mnist"], "--data must be digits or IMAGES,LABELS, got 'mnist'"),
+        (["A2", "--seeds", "0"], "--seeds must be at least 1, got 0"),
+        (["A2", "--json", "nowhere/x.json"], "cannot write nowhere/x.json"),
+        (["A2", "--claim", "if-tensor"], "if-tensor is shown by a run of torch"),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["recipe", *arguments]) == 2
+    complaint = capsys.readouterr().err
+    assert line in complaint
+    assert complaint.count("\n") == 1
+
+
+def test_a_claim_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = tmp_path / "a2.json"
+    assert main(["recipe", "A2", "--claim", "flatten", "--json", str(written)]) == 0
+    printed = capsys.readouterr().out
+    assert "In fact: The size printed fits no 28×28 input." in printed
+    assert "28×28" in printed
+    assert "9216" in printed
+    assert json.loads(written.read_text())["numbers"]["inputs_28"] == 9216
+    assert list(tmp_path.iterdir()) == [written]
