@@ -19,6 +19,7 @@ from conformance.commands.browse import explain, list_all, show
 from conformance.commands.common import WRONG_USAGE, Failure, debug_option
 from conformance.commands.compare import compare
 from conformance.commands.env import env
+from conformance.commands.recipe import recipe
 from conformance.commands.train import train
 from conformance.commands.verify import verify
 from conformance.expected import ExpectationsError
@@ -40,6 +41,7 @@ cli.add_command(list_all)
 cli.add_command(explain)
 cli.add_command(show)
 cli.add_command(train)
+cli.add_command(recipe)
 cli.add_command(env)
 
 
