@@ -19,6 +19,8 @@ from conformance.commands.browse import explain, list_all, show
 from conformance.commands.common import WRONG_USAGE, Failure, debug_option
 from conformance.commands.compare import compare
 from conformance.commands.env import env
+from conformance.commands.fuzz import fuzz_command
+from conformance.commands.matrix import matrix
 from conformance.commands.recipe import recipe
 from conformance.commands.train import train
 from conformance.commands.verify import verify
@@ -41,8 +43,10 @@ cli.add_command(list_all)
 cli.add_command(explain)
 cli.add_command(show)
 cli.add_command(train)
+cli.add_command(fuzz_command)
 cli.add_command(recipe)
 cli.add_command(env)
+cli.add_command(matrix)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
