@@ -21,6 +21,10 @@ test_extras := test lint $(frameworks)
 # One empty file for each extra that is installed, so that a second `make` installs nothing.
 stamps = $(patsubst %,$(VENV)/.has-%,core $(1))
 
+# TensorFlow.js, where there is Node; without it its tests say that they are skipped.
+tfjs := adapters/tfjs
+node_packages := $(if $(shell command -v npm),$(tfjs)/node_modules/.package-lock.json)
+
 all_tests := $(or $(SLOW),$(filter true,$(CI)))
 
 .PHONY: help verify test fixtures bench clean
@@ -39,7 +43,7 @@ verify: $(call stamps,$(verify_extras)) ## check implementations against the fix
 	$(BIN)/secateurs verify $(adapters)
 
 test: extras := $(test_extras)
-test: $(call stamps,$(test_extras)) ## lint, type-check and test this repository
+test: $(call stamps,$(test_extras)) $(node_packages) ## lint, type-check and test this repository
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -54,8 +58,12 @@ bench: $(call stamps,torch) ## time refimpl beside PyTorch; writes benchmarks/RE
 	$(BIN)/python -m benchmarks $(if $(THREADS),--threads $(THREADS))
 
 clean: ## remove the environment and what tools left behind
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(tfjs)/node_modules build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(tfjs)/node_modules/.package-lock.json: $(tfjs)/package.json $(tfjs)/package-lock.json
+	npm ci --prefix $(tfjs) --no-audit --no-fund --loglevel error
+	@touch $@
 
 # The first missing stamp installs all that the goal asked for and touches every stamp of it.
 $(call stamps,$(test_extras)): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
