@@ -41,7 +41,7 @@ from .losses import binary_cross_entropy, mse, softmax_cross_entropy
 
 Model = Sequence[Mapping[str, Any]]
 Params = list[Array]
-Backprop = Callable[[Array], tuple[Array, Params]]
+Backprop = Callable[..., tuple[Array, Params]]
 
 
 def _rnn(x: Array, weight: Array, recurrent: Array, bias: Array, **options: Any) -> Any:
@@ -84,7 +84,8 @@ def forward(model: Model, params: Sequence[Array], x: Array) -> tuple[Array, Bac
     """Run a model; return its output and the function that goes back through it.
 
     ``x`` has the batch along its first axis. ``backprop(dy)`` returns ``dx`` and the gradients of the
-    parameters, in their order: each layer's backward pass, last layer first (the chain rule).
+    parameters, in their order: each layer's backward pass, last layer first (the chain rule). With
+    ``with_dx=False`` a convolution that comes first spares its part of ``dx``, which is None then.
 
     Raises ValueError for an unknown layer or a number of parameters that does not fit the model.
     """
@@ -92,7 +93,7 @@ def forward(model: Model, params: Sequence[Array], x: Array) -> tuple[Array, Bac
     if len(params) != expected:
         raise ValueError(f"the model has {expected} parameters, got {len(params)}")
     remaining = list(params)
-    pullbacks: list[Callable[[Array], Any]] = []
+    pullbacks: list[Callable[..., Any]] = []
     for layer in model:
         options = _options(layer)
         if layer["operation"] in WITH_PARAMETERS:
@@ -103,10 +104,13 @@ def forward(model: Model, params: Sequence[Array], x: Array) -> tuple[Array, Bac
             x, pullback = WITHOUT_PARAMETERS[layer["operation"]](x, **options)
         pullbacks.append(pullback)
 
-    def backprop(dy: Array) -> tuple[Array, Params]:
+    spares = bool(model) and model[0]["operation"] == "layer.conv2d"
+
+    def backprop(dy: Array, with_dx: bool = True) -> tuple[Array, Params]:
         grads: Params = []
-        for pullback in reversed(pullbacks):
-            result = pullback(dy)
+        for index in reversed(range(len(pullbacks))):
+            last = index == 0 and spares and not with_dx
+            result = pullbacks[index](dy, with_dx=False) if last else pullbacks[index](dy)
             if isinstance(result, tuple):
                 dy, *own = result
                 grads = [*own, *grads]

@@ -232,7 +232,7 @@ def train(
             on_stage("forward", state.step, {"y": y})
             value, loss_gradient = loss(loss_description, y, targets)
             losses.append(value)
-            _, grads = backprop(loss_gradient() * plan.scale(state.step))
+            _, grads = backprop(loss_gradient() * plan.scale(state.step), with_dx=False)
             on_stage("backward", state.step, {"grads": grads})
             micro_grads.append(grads)
         total = sum(losses[1:], losses[0])

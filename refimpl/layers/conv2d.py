@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..arrays import Array, Namespace, accumulation_dtype, astype, is_numpy, namespace
 from . import conv2d_in_cache
 from .checks import Padding, Pair, check_real, check_shape, check_upstream
@@ -25,7 +27,8 @@ def conv2d(
     float dtype; ``y`` is (N, OH, OW, O) in that dtype. ``stride`` and ``dilation`` are [h, w],
     ``padding`` (zeros) is [[top, bottom], [left, right]]. Output channels [g O/groups, (g+1)
     O/groups) see only the g-th block of input channels. ``backprop(dy)`` returns ``(dx, dweight,
-    dbias)``; ``dbias`` is None where there is no bias. Raises ValueError if a shape, a dtype or a
+    dbias)``; ``dbias`` is None where there is no bias, and ``dx`` under ``backprop(dy, with_dx=False)``,
+    for a first layer. Raises ValueError if a shape, a dtype or a
     parameter does not fit, or if the kernel is larger than the padded image.
 
     ``y[n, p, q, o] = b[o] + sum_{i, j, c} x[n, p s + i d, q s + j d, c] w[i, j, c, o]``: the kernel
@@ -55,11 +58,11 @@ def conv2d(
         wide_y, pullback = _correlate(xp, *operands, groups)
     y = astype(xp, wide_y, given)
 
-    def backprop(dy: Array) -> tuple[Array, Array, Array | None]:
+    def backprop(dy: Array, with_dx: bool = True) -> tuple[Array, Array, Array | None]:
         check_upstream(dy, y)
-        dx, dweight, dbias = pullback(astype(xp, dy, work))
-        dbias = None if dbias is None else astype(xp, dbias, given)
-        return astype(xp, dx, given), astype(xp, dweight, given), dbias
+        gradients = pullback(astype(xp, dy, work), with_dx)
+        dx, dweight, dbias = (None if g is None else astype(xp, g, given) for g in gradients)
+        return dx, dweight, dbias
 
     return y, backprop
 
@@ -72,7 +75,7 @@ def _correlate(
     rows: Axis,
     columns: Axis,
     groups: int,
-) -> tuple[Array, Backprop]:
+) -> tuple[Array, Callable[[Array, bool], tuple[Array | None, Array, Array | None]]]:
     kh, kw, inner, outer = weight.shape
     kernel_size, places = kh * kw * inner, x.shape[0] * rows.outputs * columns.outputs
 
@@ -84,15 +87,17 @@ def _correlate(
     flat_y = product if bias is None else product + bias
     y = xp.reshape(flat_y, (x.shape[0], rows.outputs, columns.outputs, outer))
 
-    def backprop(dy: Array) -> tuple[Array, Array, Array | None]:
+    def backprop(dy: Array, with_dx: bool) -> tuple[Array | None, Array, Array | None]:
         flat_dy = xp.reshape(dy, (places, outer))
         split_dy = _split(xp, flat_dy, groups)
         dweight = _merge(xp, xp.matmul(xp.matrix_transpose(windows), split_dy))
-        dwindows = xp.matmul(split_dy, xp.matrix_transpose(kernel))
-        dtaps = _merge(xp, xp.reshape(dwindows, (groups, places * kh * kw, inner)))
-        dtaps = xp.reshape(dtaps, taps.shape)
-        dx = scatter(xp, [dtaps[:, :, :, tap, :] for tap in range(kh * kw)], rows, columns)
         dbias = None if bias is None else xp.sum(flat_dy, axis=0)
+        dx = None
+        if with_dx:
+            dwindows = xp.matmul(split_dy, xp.matrix_transpose(kernel))
+            dtaps = _merge(xp, xp.reshape(dwindows, (groups, places * kh * kw, inner)))
+            dtaps = xp.reshape(dtaps, taps.shape)
+            dx = scatter(xp, [dtaps[:, :, :, tap, :] for tap in range(kh * kw)], rows, columns)
         return dx, xp.reshape(dweight, tuple(weight.shape)), dbias
 
     return y, backprop

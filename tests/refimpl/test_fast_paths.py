@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 import ml_dtypes
@@ -294,12 +294,45 @@ def test_conv2d_blocks_are_all_windows_once() -> None:
         windows = np.zeros((images, rows, 5, 2, 2, 3), np.float32)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(conv2d_in_cache, "CACHE", cache)
-            blocks = conv2d_in_cache._blocks(windows.shape, windows[0, 0, 0].nbytes)
+            by_image = conv2d_in_cache._blocks(windows.shape, windows[0, 0, 0].nbytes)
+        blocks = list(chain(*by_image))
         for block in blocks:
             assert windows[block].nbytes <= max(cache, windows[0, 0].nbytes)
             assert windows[block].size <= windows[blocks[0]].size
             windows[block] += 1
         assert (windows == 1).all()
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_conv2d_without_dx(groups: int) -> None:
+    x, weight = normal(90, (2, 5, 6, 4)), normal(91, (3, 2, 4 // groups, 6))
+    y, backprop = conv2d(x, weight, groups=groups)
+    dy = normal(92, y.shape)
+    given: Any = backprop
+    (dx, dweight, _), expected = given(dy, with_dx=False), backprop(dy)
+    assert dx is None
+    same_bits(dweight, expected[1])
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("which", range(3), ids=["x", "weight", "dy"])
+@pytest.mark.parametrize("geometry", ["plain", "padding"])
+def test_conv2d_beside_what_is_not_finite(
+    which: int, value: float, geometry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [normal(93, (2, 5, 6, 3)), normal(94, (3, 3, 3, 4))]
+    given.append(normal(95, conv2d(given[0], given[1], **GEOMETRIES[geometry])[0].shape))
+    given[which][1, 2, 2, 1] = value
+
+    def everything() -> tuple[Any, ...]:
+        y, backprop = conv2d(given[0], given[1], **GEOMETRIES[geometry])
+        return y, *backprop(given[2])[:2]
+
+    fast, slow = everything(), portable(monkeypatch, everything)
+    for one, other in zip(fast, slow, strict=True):
+        np.testing.assert_array_equal(np.isfinite(one), np.isfinite(other))
+        np.testing.assert_array_equal(np.isnan(one), np.isnan(other))
+    assert not np.isfinite(np.concatenate([one.ravel() for one in fast])).all()
 
 
 def test_conv2d_of_an_empty_batch() -> None:

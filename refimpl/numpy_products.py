@@ -1,0 +1,45 @@
+"""Matrix products of many rows in pieces so small that one thread computes each without copying it.
+
+A BLAS packs the operands of a large product into an order of its own and shares the product among
+threads, which then wait for each other. Here the threads are outside (:mod:`refimpl.numpy_threads`),
+so each product has to be one thread's; and those that fit the cache as they are need no packing.
+NumPy makes one call for each matrix of a stack.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+SMALL = 2**19
+"""Multiplications from which on OpenBLAS uses a second thread."""
+
+WORTHWHILE = 8
+"""With fewer rows to a piece than this, a large product is the quicker one."""
+
+
+def multiply(a: Any, b: Any, out: Any) -> None:
+    """Write ``a @ b`` to ``out``, for matrices (rows, k), (k, n) and (rows, n)."""
+    (rows, k), n = a.shape, b.shape[1]
+    at_once = (SMALL - 1) // max(k * n, 1)
+    whole = rows - rows % at_once if at_once >= WORTHWHILE else 0
+    if whole:
+        shape = (whole // at_once, at_once)
+        np.matmul(a[:whole].reshape(*shape, k), b, out=out[:whole].reshape(*shape, n))
+    if whole < rows:
+        np.matmul(a[whole:], b, out=out[whole:])
+
+
+def transposed_product(a: Any, b: Any, pieces: int) -> Any:
+    """Return ``a.T @ b`` as (pieces, k / pieces, n), for matrices (rows, k) and (rows, n)."""
+    (rows, k), n = a.shape, b.shape[1]
+    k //= pieces
+    at_once = (SMALL - 1) // max(k * n, 1)
+    whole = rows - rows % at_once if at_once >= WORTHWHILE else 0
+    rest = a[whole:].reshape(rows - whole, pieces, k).transpose(1, 2, 0)
+    total = np.matmul(rest, b[whole:])
+    if whole:
+        split = a[:whole].reshape(whole // at_once, at_once, pieces, k).transpose(2, 0, 3, 1)
+        total += np.matmul(split, b[:whole].reshape(whole // at_once, at_once, n)).sum(axis=1)
+    return total
