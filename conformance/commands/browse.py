@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from conformance import fixtures, participants
+from conformance import fixtures, participants, recorded
 from conformance.cases import Case
 from conformance.commands.common import Failure, debug_option, near
 from conformance.commands.snippet import snippet
@@ -73,7 +73,7 @@ def list_all() -> None:
 @click.argument("operation_id", metavar="OPERATION")
 @debug_option
 def explain(operation_id: str) -> None:
-    """Explain an operation: formula, constraints, dials, tolerance, mistakes, and who differs."""
+    """Explain an operation: formula, constraints, dials, tolerance, mistakes, and who uses which setting."""
     try:
         operation = load(operation_id)
     except KeyError:
@@ -97,10 +97,8 @@ def explain(operation_id: str) -> None:
     for dial in operation.all_dials:
         settings = " | ".join(write(value) for value in (dial.default, *dial.others))
         page.entry(dial.name, f"{settings}: {dial.doc}")
-    page.heading("who differs")
-    for name, setting in operation.dialects.items():
-        key = operation.key(setting)
-        page.entry(name, "nowhere" if key == "canonical" else key.replace(",", ", "))
+    page.heading("who uses which setting")
+    _users(page, operation)
     page.heading("tolerance")
     page.entry("", operation.tolerance_why)
     page.heading("known mistakes")
@@ -110,6 +108,30 @@ def explain(operation_id: str) -> None:
     page.heading("sources")
     for source in operation.sources:
         page.entry("", source)
+
+
+def _users(page: _Page, operation: Operation) -> None:
+    """Print, for each dial that somebody sets otherwise, who does; and who is canonical throughout."""
+    told = [r for r in recorded.shipped().values() if operation.id in r.operations]
+    settings: dict[str, Setting] = {
+        r.name: r.operations[operation.id].dialect for r in told if r.operations[operation.id].asked
+    }
+    names = {record.name for record in told}
+    settings |= {n: s for n, s in operation.dialects.items() if n not in names}
+    for dial in operation.all_dials:
+        by_value: dict[str, list[str]] = {write(dial.default): []}
+        for name, setting in settings.items():
+            by_value.setdefault(write(setting.get(dial.name, dial.default)), []).append(name)
+        canonical = by_value.pop(write(dial.default))
+        if by_value:
+            texts = [f"{value}: {', '.join(who)}" for value, who in sorted(by_value.items())]
+            same = [f"{write(dial.default)} (canonical): {', '.join(canonical)}"]
+            page.entry(dial.name, "; ".join(texts + (same if canonical else [])))
+    plain = [name for name, setting in settings.items() if operation.key(setting) == "canonical"]
+    page.entry("canonical in all", ", ".join(plain) or "nobody")
+    lacking = [r.name for r in told if not r.operations[operation.id].asked]
+    page.entry("without it", ", ".join(lacking) or "nobody")
+    page.entry("on record", ", ".join(record.title for record in told) or "nobody")
 
 
 @click.command()
