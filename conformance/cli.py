@@ -18,6 +18,7 @@ from conformance import __version__
 from conformance.commands.browse import explain, list_all, show
 from conformance.commands.common import WRONG_USAGE, Failure, debug_option
 from conformance.commands.compare import compare
+from conformance.commands.diff import diff
 from conformance.commands.env import env
 from conformance.commands.fuzz import fuzz_command
 from conformance.commands.matrix import matrix
@@ -47,6 +48,7 @@ cli.add_command(fuzz_command)
 cli.add_command(recipe)
 cli.add_command(env)
 cli.add_command(matrix)
+cli.add_command(diff)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
