@@ -23,6 +23,7 @@ from conformance.commands.env import env
 from conformance.commands.fuzz import fuzz_command
 from conformance.commands.matrix import matrix
 from conformance.commands.recipe import recipe
+from conformance.commands.study import study
 from conformance.commands.train import train
 from conformance.commands.verify import verify
 from conformance.expected import ExpectationsError
@@ -44,6 +45,7 @@ cli.add_command(list_all)
 cli.add_command(explain)
 cli.add_command(show)
 cli.add_command(train)
+cli.add_command(study)
 cli.add_command(fuzz_command)
 cli.add_command(recipe)
 cli.add_command(env)
