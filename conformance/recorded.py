@@ -269,7 +269,9 @@ def runs(whole: records.Report) -> list[Run]:
             kept.status, kept.reason = verdict["status"], verdict.get("reason", "")
             run.verdicts.append(kept)
         for name, told in (entry.get("diagnosis") or {}).items():
-            run.diagnoses[name] = runner.Diagnosis(name, told["sentence"], told["failing"], 0)
+            run.diagnoses[name] = runner.Diagnosis(
+                name, told["sentence"], told["failing"], told["explained"]
+            )
         found.append(run)
     return found
 
@@ -283,14 +285,15 @@ def shipped(folder: Path | None = None) -> dict[str, Record]:
 # --- making --------------------------------------------------------------------------------------
 
 
-def ask(adapters: Iterable[str], progress: runner.Progress | None = None) -> list[Run]:
-    """Run the suite on adapters, expected failures marked."""
+def ask(adapters: Iterable[str], expecting: bool = True) -> list[Run]:
+    """Run the suite on adapters, and diagnose; ``expecting``: with expected failures marked."""
     known = participants.adapters()
     commands = {name: participants.command(name, known[name]) for name in adapters}
     cases = runner.select(names())
-    done = runner.run_all(commands, cases, jobs=os.cpu_count() or 1, progress=progress)
+    done = runner.run_all(commands, cases, jobs=os.cpu_count() or 1)
     for run in done:
-        expected.apply(run, expected.read(run.participant))
+        if expecting:
+            expected.apply(run, expected.read(run.participant))
         runner.explain(run)
     return done
 
