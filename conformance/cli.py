@@ -20,6 +20,7 @@ from conformance.commands.common import WRONG_USAGE, Failure, debug_option
 from conformance.commands.compare import compare
 from conformance.commands.diff import diff
 from conformance.commands.env import env
+from conformance.commands.expectations import expectations
 from conformance.commands.fuzz import fuzz_command
 from conformance.commands.matrix import matrix
 from conformance.commands.recipe import recipe
@@ -51,6 +52,7 @@ cli.add_command(recipe)
 cli.add_command(env)
 cli.add_command(matrix)
 cli.add_command(diff)
+cli.add_command(expectations)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
