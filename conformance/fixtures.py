@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from conformance import __version__, wellformed
 from conformance.cases import Case
 from conformance.compare import attribute
 from conformance.formats import FormatError, SameAs, Tensor, decode, dtype_of, encode
-from conformance.operation import Expectation, Leaf, Operation, Setting, map_tensors
+from conformance.operation import Expectation, Flag, Leaf, Operation, Setting, map_tensors
 from conformance.wellformed import SCHEMA, Malformed
 
 FOLDER = Path(__file__).parent / "fixtures"
@@ -114,35 +114,64 @@ def _parameter(value: Any) -> Any:
 def build(operation: Operation) -> dict[str, bytes]:
     """Return the fixture files of an operation by name, as bytes."""
     writer = _Writer(f"{operation.id}.safetensors")
+    text = _document(operation, operation.generate(), operation.flags, writer)
+    files = {f"{operation.id}.json": text.encode()}
+    return files | ({writer.file: save_safetensors(writer.large)} if writer.large else {})
+
+
+def document(
+    operation: Operation,
+    cases: Iterable[Case],
+    flags: Mapping[str, Flag],
+    settings: Iterable[Setting] = (),
+) -> str:
+    """Return a fixture file of small cases, with the expectations under the settings given.
+
+    Raises:
+        ValueError: a tensor has more elements than one file of text holds.
+    """
+    writer = _Writer("")
+    text = _document(operation, cases, flags, writer, settings)
+    if writer.large:
+        raise ValueError(f"a tensor of more than {INLINE_ELEMENTS} elements needs a file beside it")
+    return text
+
+
+def _document(
+    operation: Operation,
+    cases: Iterable[Case],
+    flags: Mapping[str, Flag],
+    writer: _Writer,
+    settings: Iterable[Setting] | None = None,
+) -> str:
     written = []
     used: set[str] = set()
-    for case in operation.generate():
+    named = list(operation.dialects.values() if settings is None else settings)
+    for case in cases:
         used.update(case.flags)
-        written.append(_write_case(operation, case, writer))
+        written.append(_write_case(operation, case, writer, named))
     large = save_safetensors(writer.large) if writer.large else b""
-    document = {
+    entries = {
         "schema": SCHEMA,
         "operation": operation.id,
         "suite": __version__,
         "flags": {
             name: {"kind": flag.kind, "description": flag.description, "links": list(flag.links)}
-            for name, flag in operation.flags.items()
+            for name, flag in flags.items()
             if name in used
         },
         "cases": _with_checksums(written, hashlib.sha256(large).hexdigest()),
     }
-    text = (
-        json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    )
-    files = {f"{operation.id}.json": text.encode()}
-    return files | ({writer.file: large} if large else {})
+    return json.dumps(entries, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _write_case(operation: Operation, case: Case, writer: _Writer) -> dict[str, Any]:
+def _write_case(
+    operation: Operation, case: Case, writer: _Writer, settings: Iterable[Setting]
+) -> dict[str, Any]:
     canonical = operation.expect(case)
     tolerance = None if canonical.rejects is not None else tolerance_of(canonical)
     expected = {"canonical": writer.expectation(canonical, tolerance)}
-    for setting in operation.dialects.values():
+    for setting in settings:
         key = operation.key(setting)
         if key not in expected:
             entry = writer.expectation(operation.expect(case, setting), tolerance)
@@ -174,19 +203,41 @@ def read(operation: Operation, folder: Path = FOLDER) -> list[Case]:
         FixtureError: the file is missing or damaged; one line with file, case and field.
     """
     path = folder / f"{operation.id}.json"
+    return _cases(path, operation.id, _parsed(path), folder)
+
+
+def read_file(path: Path, known: Collection[str]) -> list[Case]:
+    """Return the cases of a fixture file of any name, of one of the known operations.
+
+    Raises:
+        FixtureError: the file is missing or damaged, or its operation is not known.
+    """
+    document = _parsed(path)
+    operation = document.get("operation") if isinstance(document, dict) else None
+    if not isinstance(operation, str) or operation not in known:
+        raise FixtureError(f"{path.name}: operation: {operation!r} is not known")
+    return _cases(path, operation, document, path.parent)
+
+
+def _parsed(path: Path) -> Any:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FixtureError(f"{path.name}: no such fixture file in {folder}") from None
+        raise FixtureError(f"{path.name}: no such fixture file in {path.parent}") from None
+    except OSError as error:
+        raise FixtureError(f"{path.name}: {error.strerror}") from None
     except ValueError as error:
         raise FixtureError(f"{path.name}: not valid JSON: {error}") from None
+
+
+def _cases(path: Path, operation: str, document: Any, folder: Path) -> list[Case]:
     try:
-        wellformed.check(document, operation.id, lambda tensor: _read_tensors(tensor, folder))
+        wellformed.check(document, operation, lambda tensor: _read_tensors(tensor, folder))
     except Malformed as error:
         raise FixtureError(f"{path.name}: {error}") from None
     return [
         Case(
-            operation.id,
+            operation,
             entry["id"],
             tuple(entry["flags"]),
             tuple(entry["constraints"]),

@@ -79,15 +79,24 @@ class Verdict:
         }
 
 
-def judge(operation: Operation, case: Case, dialect: Setting, answer: Mapping[str, Any]) -> Verdict:
-    """Judge one answer of the protocol against the dialect that the implementation declares."""
+def judge(
+    operation: Operation,
+    case: Case,
+    dialect: Setting,
+    answer: Mapping[str, Any],
+    canonical: bool = True,
+) -> Verdict:
+    """Judge one answer of the protocol against the dialect that the implementation declares.
+
+    ``canonical``: also say whether the answer is the canonical one, and by which dials it is not.
+    """
     if "unsupported" in answer:
         return Verdict(case, "unsupported", message=_text(answer["unsupported"], "reason"))
     if "errored" in answer:
         return Verdict(case, "errored", message=_text(answer["errored"], "message"))
     declared = fixtures.expectation(operation, case, dialect)
     if "rejected" in answer:
-        return _judge_rejection(operation, case, dialect, declared, answer)
+        return _judge_rejection(operation, case, dialect, declared, answer, canonical)
     if not isinstance(answer.get("outputs"), Mapping):
         return Verdict(case, "crashed", message="the answer has neither outputs nor a status")
     written = answer.get("mutated") or []
@@ -103,7 +112,9 @@ def judge(operation: Operation, case: Case, dialect: Setting, answer: Mapping[st
     elif declared.rejects is not None:
         verdict.message = f"must be refused: {declared.rejects}"
     else:
-        _judge_outputs(operation, case, dialect, outputs, declared, verdict)
+        outputs = _judge_outputs(operation, case, dialect, outputs, declared, verdict)
+        if canonical:
+            _mark_canonical(operation, case, dialect, outputs, verdict)
     return verdict
 
 
@@ -114,14 +125,14 @@ def _judge_outputs(
     outputs: dict[str, Any],
     declared: Expectation,
     verdict: Verdict,
-) -> None:
+) -> dict[str, Any]:
     outputs = stand_in(operation, case, dialect, outputs)
     compared = compare(outputs, declared)
     verdict.difference = compared.first(operation.locate)
     verdict.status = "failed" if verdict.difference else "passed"
     verdict.message = str(verdict.difference or "")
     verdict.worst_ulp, verdict.numbers = compared.worst_ulp, compared.numbers
-    _mark_canonical(operation, case, dialect, outputs, verdict)
+    return outputs
 
 
 def check_dialect(operation: Operation, dialect: Setting) -> None:
@@ -169,14 +180,19 @@ def stand_in(
 
 
 def _judge_rejection(
-    operation: Operation, case: Case, dialect: Setting, declared: Expectation, answer: Any
+    operation: Operation,
+    case: Case,
+    dialect: Setting,
+    declared: Expectation,
+    answer: Any,
+    ask_canonical: bool,
 ) -> Verdict:
-    canonical = fixtures.expectation(operation, case, {}).rejects is not None
+    canonical = ask_canonical and fixtures.expectation(operation, case, {}).rejects is not None
     reason = _text(answer["rejected"], "message")
     if declared.rejects is None:
         return Verdict(case, "failed", canonical, f"refused: {reason}", answer=Answer(None))
     verdict = Verdict(case, "passed", canonical, reason, answer=Answer(None))
-    if not canonical:
+    if ask_canonical and not canonical:
         verdict.divergence, verdict.effect = (
             fixtures.divergence(operation, case, dialect),
             float("inf"),

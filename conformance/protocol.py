@@ -20,7 +20,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from conformance.memory import Watch
+
 PROTOCOL = 1
+DEFAULT_MEMORY = 8192
+"""MiB that a process and its children may have: several times what any framework needs for a case."""
 LONGEST_LINE = 256 * 2**20
 GLANCE_SECONDS = 0.2
 """How long a silent process is waited for before looking whether it is still alive."""
@@ -80,15 +84,18 @@ class Process:
         timeout: float,
         start_timeout: float = 120.0,
         interrupt: threading.Event | None = None,
+        memory: int = DEFAULT_MEMORY,
     ) -> None:
-        """Remember how to start; nothing runs until :meth:`start`."""
+        """Remember how to start; nothing runs until :meth:`start`. ``memory`` is in MiB, 0 is no limit."""
         self.command = list(command)
         self.timeout = timeout
         self.start_timeout = start_timeout
+        self.memory = memory
         self.interrupt = interrupt or threading.Event()
         self._answered: str | None = None
         self._writer: threading.Thread | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._watch: Watch | None = None
         self._lines: queue.Queue[bytes | None] = queue.Queue()
         self._errors: deque[str] = deque(maxlen=20)
 
@@ -140,6 +147,9 @@ class Process:
                 raise AnsweredTwice(given)
             if given != request["id"]:
                 raise Crashed(f"answered for {given!r}")
+            if self._watch is not None and self._watch.look():
+                # Its answer may be right; that there is no memory left is not the next one's fault.
+                raise Crashed(self._watch.reason)
             self._answered = given
             return answer
         except Crashed as error:
@@ -183,6 +193,8 @@ class Process:
         process, self._process = self._process, None
         if process is None:
             return
+        if self._watch is not None:
+            self._watch.end()
         with contextlib.suppress(OSError):
             if os.name == "posix":
                 os.killpg(process.pid, signal.SIGKILL)
@@ -208,6 +220,7 @@ class Process:
             stderr=subprocess.PIPE,
             start_new_session=os.name == "posix",
         )
+        self._watch = Watch(self._process, self.memory)
         for target, into in ((_read_answers, self._lines), (_read_errors, self._errors)):
             threading.Thread(target=target, args=(self._process, into), daemon=True).start()
 
@@ -220,7 +233,8 @@ class Process:
         line = self._next_line(process, timeout)
         if line is None:
             self._settle()
-            raise Crashed(_ending(process.poll()))
+            reason = self._watch.reason if self._watch is not None else ""
+            raise Crashed(reason or _ending(process.poll()))
         return _parse(line)
 
     def _next_line(self, process: subprocess.Popen[bytes], timeout: float) -> bytes | None:

@@ -19,6 +19,7 @@ from conformance.judge import Status, Verdict, check_dialect, judge
 from conformance.operation import Operation, leaves, map_tensors
 from conformance.operations import load
 from conformance.protocol import (
+    DEFAULT_MEMORY,
     AnsweredTwice,
     Crashed,
     Implementation,
@@ -110,6 +111,7 @@ def run(
     interrupt: threading.Event | None = None,
     record: Record | None = None,
     kept: Kept | None = None,
+    memory: int = DEFAULT_MEMORY,
 ) -> Run:
     """Ask one participant all cases but those of which there is a verdict; a crash costs one case.
 
@@ -119,7 +121,7 @@ def run(
     """
     started = time.perf_counter()
     result = Run(participant)
-    process = Process(command, timeout, interrupt=interrupt)
+    process = Process(command, timeout, interrupt=interrupt, memory=memory)
     try:
         result.implementation = process.start()
         if kept and kept.implementation != asdict(result.implementation):
@@ -193,6 +195,7 @@ def run_all(
     progress: Progress | None = None,
     record: Record | None = None,
     kept: Mapping[str, Kept] | None = None,
+    memory: int = DEFAULT_MEMORY,
 ) -> list[Run]:
     """Ask several participants, given by name and command, ``jobs`` processes at a time.
 
@@ -228,6 +231,7 @@ def run_all(
                     interrupt,
                     record,
                     (kept or {}).get(name),
+                    memory,
                 )
                 for i in range(shards)
             ]
@@ -264,7 +268,7 @@ def _joined(parts: list[Run]) -> Run:
 
 def _ask(process: Process, implementation: Implementation, case: Case) -> Verdict:
     operation = load(case.operation)
-    lacking = _lacks(implementation, case)
+    lacking = lacks(implementation, case)
     if lacking:
         return Verdict(case, "unsupported", message=lacking)
     started = time.perf_counter()
@@ -303,7 +307,8 @@ def request(case: Case) -> dict[str, Any]:
     }
 
 
-def _lacks(implementation: Implementation, case: Case) -> str:
+def lacks(implementation: Implementation, case: Case) -> str:
+    """Return why an implementation cannot be asked a case, by its own word; empty if it can."""
     declared = implementation.operations.get(case.operation)
     if declared is None:
         return "the implementation does not list this operation"

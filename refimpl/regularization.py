@@ -100,7 +100,9 @@ def penalty_elastic_net(
         sign = xp.where(w == 0, xp.full_like(w, at_zero), xp.sign(w))
         value, grad = l1 * xp.sum(xp.abs(w)), l1 * sign
         if square:
-            value, grad = value + square * xp.sum(w * w), grad + 2.0 * square * w
+            # A term of strength 0 is none: 0 * inf would make NaN of the other one.
+            squares, slope = square * xp.sum(w * w), 2.0 * square * w
+            value, grad = (value + squares, grad + slope) if l1 else (squares, slope)
         return value, grad
 
     return _penalty(weights, one)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import sys
 import threading
@@ -16,9 +15,10 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from conformance import expected, participants, report, runner
+from conformance import expected, fixtures, report, runner
 from conformance.arrays import MAKERS
 from conformance.cases import Case
+from conformance.commands import participating
 from conformance.commands.common import (
     DIFFERENT,
     NOT_STARTED,
@@ -30,6 +30,8 @@ from conformance.commands.common import (
 )
 from conformance.commands.reports import report_options, write_reports
 from conformance.commands.resume import Asked, interrupted, journal, kept
+from conformance.operations import names
+from conformance.protocol import DEFAULT_MEMORY
 from conformance.runner import Run
 
 
@@ -48,6 +50,14 @@ from conformance.runner import Run
     multiple=True,
     metavar="ID",
     help="Only this case, by its id or its full id. Repeatable.",
+)
+@click.option(
+    "--case-file",
+    "case_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Only the cases of a fixture file, such as secateurs fuzz writes. Repeatable.",
 )
 @click.option(
     "--command",
@@ -77,6 +87,14 @@ from conformance.runner import Run
     help="Time limit of one case.",
 )
 @click.option(
+    "--memory",
+    type=click.IntRange(min=0),
+    default=DEFAULT_MEMORY,
+    show_default=True,
+    metavar="MIB",
+    help="Memory limit of one process and its children; 0: none.",
+)
+@click.option(
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
@@ -104,10 +122,12 @@ def verify(
     adapters: tuple[str, ...],
     patterns: tuple[str, ...],
     cases: tuple[str, ...],
+    case_files: tuple[Path, ...],
     commands: tuple[str, ...],
     functions: tuple[str, ...],
     arrays: str | None,
     timeout: float,
+    memory: int,
     jobs: int | None,
     limit: int,
     resumed: Path | None,
@@ -120,17 +140,23 @@ def verify(
     """
     for path in files.values():
         target(path)
-    calls = _calls(functions, patterns, arrays)
+    if case_files and (cases or resumed or files["jsonl"]):
+        raise Failure("--case-file goes with neither --case nor --jsonl nor --resume")
+    calls = participating.calls(functions, patterns, arrays)
     asked = Asked(adapters, commands, patterns, cases, calls)
     before = interrupted(resumed) if resumed else None
     if before:
         target(resumed)
         asked = asked.again(before)
     everyone = not asked.adapters and not asked.commands and not asked.calls
-    known = _adapters(asked.adapters, everyone)
-    programs = {**known, **_programs(asked.commands), **_served(asked.calls)}
+    known = participating.adapters(asked.adapters, everyone)
+    programs = {
+        **known,
+        **participating.programs(asked.commands),
+        **participating.served(asked.calls),
+    }
     entries = {name: expected.read(name) for name in known}
-    chosen = _cases(asked.operations, asked.cases)
+    chosen = _cases(asked.operations, asked.cases, case_files)
     had = kept(before, chosen) if before else {}
     lines = files.pop("jsonl") or resumed
     with (
@@ -140,7 +166,7 @@ def verify(
     ):
         runs = runner.run_all(
             programs, chosen, timeout, jobs or os.cpu_count() or 1, progress,
-            record.verdict if record else None, had,
+            record.verdict if record else None, had, memory,
         )  # fmt: skip
         for run in runs:
             expected.apply(run, entries.get(run.participant, []))
@@ -164,53 +190,13 @@ def _exit_code(runs: list[Run], everyone: bool) -> int:
     return 0 if all(run.as_expected for run in runs if not run.not_installed) else DIFFERENT
 
 
-def _adapters(named: tuple[str, ...], everyone: bool) -> dict[str, list[str]]:
-    known = participants.adapters()
-    for name in named:
-        if name not in known:
-            raise Failure(f"no adapter {name!r} is installed{near(name, known)}", NOT_STARTED)
-    if everyone and not known:
-        raise Failure("no adapter is installed; install secateurs again", NOT_STARTED)
-    chosen = known if everyone else named
-    return {name: participants.command(name, known[name]) for name in chosen}
-
-
-def _programs(commands: tuple[str, ...]) -> dict[str, list[str]]:
-    programs = {}
-    for command in commands:
-        try:
-            programs[command] = participants.split(command)
-        except ValueError as error:
-            raise Failure(f"--command {command!r}: {error}") from None
-        if not programs[command]:
-            raise Failure("--command is empty; give a program and its arguments")
-    return programs
-
-
-def _calls(
-    functions: tuple[str, ...], patterns: tuple[str, ...], arrays: str | None
-) -> tuple[str, ...]:
-    """Return each function with its operation and its arrays, in the words of ``conformance.calls``."""
-    if not functions:
-        if arrays:
-            raise Failure("--arrays says what --call takes; give --call package.module:function")
-        return ()
-    found = operations(patterns) if patterns else []
-    if len(found) != 1:
-        raise Failure("--call needs one --operation, with the id of what the function does")
-    for function in functions:
-        if not re.fullmatch(r"[\w.]+:[\w.]+", function):
-            raise Failure(f"--call {function!r}: give it as package.module:function")
-    return tuple(f"{function} {found[0]} {arrays or 'numpy'}" for function in functions)
-
-
-def _served(calls: tuple[str, ...]) -> dict[str, list[str]]:
-    program = [sys.executable, "-P", "-m", "conformance.calls"]
-    return {call: [*program, *call.split()] for call in calls}
-
-
-def _cases(patterns: tuple[str, ...], wanted: tuple[str, ...]) -> list[Case]:
+def _cases(
+    patterns: tuple[str, ...], wanted: tuple[str, ...], files: tuple[Path, ...] = ()
+) -> list[Case]:
     chosen = operations(patterns)
+    if files:
+        found = [case for path in files for case in fixtures.read_file(path, names())]
+        return [case for case in found if case.operation in chosen]
     if wanted and all("/" in case for case in wanted):
         # Only the files of these operations need be read.
         chosen = [name for name in chosen if any(c.startswith(f"{name}/") for c in wanted)]

@@ -29,9 +29,16 @@ def oracle(inputs: dict[str, Any], settings: Settings) -> dict[str, Any]:
     at_zero = l1 if settings["sign_of_zero"] == "plus_one" else 0 * l1
     return regularization.penalty(
         inputs["weights"],
-        lambda x: l1 * abs(x) + l2 * x * x,
-        lambda x: at_zero if x == 0 else l1 * sign(x) + 2 * l2 * x,
+        lambda x: _sum(l1, abs(x), l2, x * x),
+        lambda x: at_zero if x == 0 else _sum(l1, sign(x), 2 * l2, x),
     )
+
+
+def _sum(l1: Real, a: Real, l2: Real, b: Real) -> Real:
+    """Return l1·a + l2·b; of strength 0 a term is none, so that 0·inf does not make NaN of the other."""
+    if not l2:
+        return l1 * a
+    return l2 * b if not l1 else l1 * a + l2 * b
 
 
 def tolerance(inputs: dict[str, Any], settings: Settings) -> dict[str, int]:
@@ -97,7 +104,8 @@ CONSTRAINTS = {
     "P3": "sign(0) is 0, of -0 too: the subgradient of least norm, which leaves a zero weight alone.",
     "P4": "The value is 0-d, float64 if any weight is float64, else float32; 16 bits are squared in float32.",
     "P5": "An absent weight counts nothing and has no gradient; an empty one counts 0.",
-    "P6": "λ1 and λ2 are finite and >= 0, else a refusal; with both 0 everything is 0.",
+    "P6": "λ1 and λ2 are finite and >= 0, else a refusal. With λ2 = 0 this is penalty.l1, with λ1 = 0"
+    " penalty.l2: of an infinite weight too, for the other term is left out; with both 0 everything is 0.",
     "P7": "A NaN weight makes the value and its own gradient NaN; an infinite one makes them infinite.",
 }
 
@@ -142,6 +150,8 @@ def cases(c: Cases) -> None:
     add("zero-strengths-absent", "zero-strength absent", "P5 P6", [None, tensor([0.5, -3])], 0.0, 0.0, WIDE)
     add("nan-weight", "nonfinite", "P7", [tensor(np.nan, -4, 0)], 0.1, 0.2)
     add("infinite-weight", "nonfinite", "P7", [tensor(np.inf, -4, -np.inf)], 0.1, 0.2)
+    add("infinite-weight-only-l1", "nonfinite one-part", "P6 P7", [tensor(np.inf, -4, -np.inf)], 0.3, 0.0)
+    add("infinite-weight-only-l2", "nonfinite one-part", "P6 P7", [tensor(3, -np.inf)], 0.0, 0.3)
     add("nan-in-another", "nonfinite two-tensors", "P7", [tensor(1, 2), tensor(np.nan, -4)], 0.1, 0.2, WIDE)
     add("wide-range", "wide-range", "P1 P2", [random.spread(37), random.spread(5, 7)], 0.7, 0.01)
     add("wider-range", "wide-range", "P1", [random.spread(20, low=1e-15, high=1e15)], 0.3, 0.1, WIDE)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance import protocol
+from conformance import memory, protocol
 from conformance.cases import Case
 from conformance.protocol import Interrupted
 from conformance.runner import Run, run, run_all, select
@@ -97,6 +97,24 @@ def test_a_silent_process_is_stopped_and_its_late_answer_is_not_booked_on_the_ne
     result = run("harness", harness(mode), cases, timeout=0.7)
     assert statuses(result) == ["timed_out", "passed"]
     assert "no answer within 0.7 s" in result.verdicts[0].message
+
+
+@pytest.mark.skipif(not memory.known(), reason="the system does not say how much memory there is")
+@pytest.mark.parametrize("mode", ["eats-memory", "hoards-and-answers", "child-eats-memory"])
+def test_a_process_that_eats_memory_is_killed_and_the_rest_goes_on(
+    mode: str, cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_PIDS", str(tmp_path / "pids"))
+    result = run("harness", harness(mode), cases, timeout=20, memory=200)
+    assert statuses(result) == ["crashed", "passed"]
+    assert "MiB of memory, more than the 200 allowed" in result.verdicts[0].message
+    assert gone([int(line) for line in (tmp_path / "pids").read_text().split()])
+
+
+@pytest.mark.skipif(not memory.known(), reason="the system does not say how much memory there is")
+def test_without_a_limit_memory_is_nobodys_business(cases: list[Case]) -> None:
+    result = run("harness", harness("hoards-and-answers"), cases, timeout=20, memory=0)
+    assert statuses(result) == ["passed", "passed"]
 
 
 def test_a_process_that_never_reads_times_out_on_every_case(cases: list[Case]) -> None:

@@ -61,6 +61,18 @@ def misbehave(request, right):
         os.kill(os.getpid(), signal.SIGSEGV)
     elif MODE == "hang":
         time.sleep(600)
+    elif MODE == "eats-memory":
+        hoard = []
+        while True:
+            hoard.append(b"x" * 10_000_000)
+            time.sleep(0.002)
+    elif MODE == "hoards-and-answers":
+        globals()["hoard"] = b"x" * 300_000_000
+        say(text)
+    elif MODE == "child-eats-memory":
+        eater = "h = b'x' * 300_000_000; import time; time.sleep(600)"
+        note(subprocess.Popen([sys.executable, "-c", eater]).pid)
+        time.sleep(600)
     elif MODE == "closes-output":
         os.close(1)
         time.sleep(600)
