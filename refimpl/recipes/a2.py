@@ -9,13 +9,13 @@ from ..pruning import prune_fraction, prune_threshold
 from ..scores import magnitude
 from ..trainer import Plan, State
 from . import training
-from .report import Chart, Report, Series, Table, measured
+from .report import Chart, Report, Series, Table, measured, over
 from .script import Script, of_batches
 from .training import Data, Options
 
 TITLE = "A2 · Clip while training, prune by magnitude after, validate"
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98)
-EPOCHS, FINE_TUNING, CLIP = 20, 12, 0.5
+EPOCHS, FINE_TUNING, CLIP = 20, 20, 0.5
 THRESHOLDS = (0.003, 0.01, 0.03, 0.06, 0.1, 0.15, 0.2)
 ALLOWED_LOSS = 0.01
 PLAN = Plan(
@@ -88,7 +88,7 @@ def run(options: Options) -> Report:
         rows.append([seed, *_best_threshold(model, state, data)])
     base = after[0.0]
     table = Table(
-        f"Test accuracy, mean ± standard error of {len(seeds)} seeds",
+        f"Test accuracy, {over(seeds)}",
         ("sparsity", "no fine-tuning", f"{tuning} epochs more", "against dense, same epochs"),
         (".0%", ".2%", ".2%", "+.2%"),
         [

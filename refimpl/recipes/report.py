@@ -40,6 +40,13 @@ def measured(values: Sequence[float]) -> Measured:
     return Measured(mean, math.sqrt(variance / n), n)
 
 
+def over(seeds: Sequence[int]) -> str:
+    """Say what the numbers of a table are."""
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    return f"mean ± standard error of {len(seeds)} seeds"
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of values under a header; ``formats`` has a format specification for each column."""

@@ -91,8 +91,9 @@ def shrunk(how: Mapping[str, Any], params: Sequence[Any], grads: Sequence[Any]) 
     """Return parameters of which those with a small gradient are shrunk."""
     chosen = list(how["parameters"])
     weights, own = [params[i] for i in chosen], [grads[i] for i in chosen]
+    score: list[Any]
     if how["by"] == "row":
-        # the same score for every weight of a row; a squared norm, as the article has it
+        # one score for all weights of a row; a squared norm, as the article has it
         score = [np.broadcast_to(np.sum(g * g, axis=-1, keepdims=True), g.shape) for g in own]
     else:
         score = scores.gradient(own)

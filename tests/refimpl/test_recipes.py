@@ -100,3 +100,30 @@ def test_a_claim_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFi
     assert "9216" in printed
     assert json.loads(written.read_text())["numbers"]["inputs_28"] == 9216
     assert list(tmp_path.iterdir()) == [written]
+
+
+def test_a5_only_the_proximal_step_makes_zeros() -> None:
+    numbers = claims("A5")["l2"].run(Options(epochs=100)).numbers  # type: ignore[misc]
+    assert numbers["L1, proximal"] > 100
+    assert [numbers[name] for name in ("none", "L2, gradient", "L1, sub-gradient")] == [0, 0, 0]
+
+
+def test_a5_outputs_against_targets_that_broadcast() -> None:
+    numbers = claims("A5")["broadcast"].run(Options()).numbers  # type: ignore[misc]
+    # the mean over all pairs of (t_i - t_j)² is twice the variance, of (mean - t_j)² once
+    assert numbers["perfect"] == pytest.approx(2 * numbers["constant"], rel=1e-6)
+    assert numbers["refused"] == 1
+    assert numbers["spread"] < 0.05
+
+
+def test_a5_c_over_two_is_the_limit() -> None:
+    assert claims("A5")["range"].run(Options()).numbers == {"third": 0.5}  # type: ignore[misc]
+
+
+@pytest.mark.slow
+def test_a5_sparsity_does_not_cost_accuracy_here() -> None:
+    numbers = recipe("A5").run(Options(seeds=1)).numbers
+    assert numbers["L1, proximal"]["exact"].mean > 0.5
+    assert numbers["L1, sub-gradient"]["exact"].mean == 0
+    assert numbers["L1, sub-gradient"]["near"].mean > 0.5
+    assert numbers["adam, λ 0.03"]["error"].mean < numbers["adam, λ 0"]["error"].mean
