@@ -126,12 +126,16 @@ class Adapter(Operations):
         function = self.functions.get(request["operation"])
         if function is None:
             return {"unsupported": {"reason": f"{self.name} has no {request['operation']}"}}
-        inputs = _each_tensor(decode_writable, request["inputs"])
+        try:
+            inputs = _each_tensor(decode_writable, request["inputs"])
+            params = _numbers(dict(request["params"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            return {"errored": {"message": f"malformed request: {_line(error)}"}}
         before = {name: _bytes(tree) for name, tree in inputs.items()}
         try:
             # The same entry twice must be the same object twice, in the library's own arrays.
             native = resolve(_each_array(self.to_native, inputs))
-            outputs = function(**native, **_numbers(dict(request["params"])))
+            outputs = function(**native, **params)
             written = {name: self._output(tree) for name, tree in outputs.items()}
         except Unsupported as lack:
             return {

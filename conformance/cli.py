@@ -24,6 +24,7 @@ from conformance.commands.expectations import expectations
 from conformance.commands.fuzz import fuzz_command
 from conformance.commands.matrix import matrix
 from conformance.commands.recipe import recipe
+from conformance.commands.smoke import smoke_command
 from conformance.commands.study import study
 from conformance.commands.train import train
 from conformance.commands.verify import verify
@@ -47,6 +48,7 @@ cli.add_command(explain)
 cli.add_command(show)
 cli.add_command(train)
 cli.add_command(study)
+cli.add_command(smoke_command)
 cli.add_command(fuzz_command)
 cli.add_command(recipe)
 cli.add_command(env)

@@ -25,6 +25,7 @@ function decode(tensor) {
   if (tensor.dtype === 'int64') {
     return tf.tensor(words.map(w => Number(BigInt.asIntN(64, BigInt('0x' + w)))), tensor.shape, 'int32');
   }
+  if (tensor.dtype !== 'float32') throw new TypeError(`no ${tensor.dtype} in TensorFlow.js`);
   const view = new DataView(new ArrayBuffer(4 * words.length));
   words.forEach((word, i) => view.setUint32(4 * i, parseInt(word, 16)));
   const wide = Float32Array.from(words, (_, i) => view.getFloat32(4 * i));

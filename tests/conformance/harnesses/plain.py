@@ -91,12 +91,16 @@ def answer(request, mistake):
                 "language_version": platform.python_version(), "operations": operations,
             },
         }  # fmt: skip
-    params = request["params"]
+    if request["operation"] != "clip.global_norm":
+        return {"id": request["id"], "unsupported": {"reason": "it clips by the global norm"}}
     try:
+        params = request["params"]
         limit, order = float(params["max_norm"]), float(params["ord"])
         outputs = clip(request["inputs"]["grads"], limit, order, mistake)
     except ValueError as error:
         return {"id": request["id"], "rejected": {"message": str(error)}}
+    except Exception as error:
+        return {"id": request["id"], "errored": {"message": repr(error)}}
     return {"id": request["id"], "outputs": outputs}
 
 

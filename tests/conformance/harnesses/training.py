@@ -369,16 +369,18 @@ def outputs(operation, inputs, params):
 
 
 def main():
+    operations = ("clip.global_norm", "clip.value", "train.step", *OPTIMIZERS)
     for line in sys.stdin:
         request = json.loads(line)
         if request["cmd"] == "stop":
             return
         if request["cmd"] == "start":
-            operations = ("clip.global_norm", "clip.value", "train.step", *OPTIMIZERS)
             about = {"name": "training", "version": "1.0", "language": "Python"}
             about["language_version"] = platform.python_version()
             about["operations"] = {name: {"dtypes": list(plain.FORMATS)} for name in operations}
             answer = {"protocol": 1, "implementation": about}
+        elif request["operation"] not in operations:
+            answer = {"id": request["id"], "unsupported": {"reason": "not written"}}
         else:
             answer = {"id": request["id"]}
             try:
@@ -387,6 +389,8 @@ def main():
                 )
             except ValueError as error:
                 answer["rejected"] = {"message": str(error)}
+            except Exception as error:
+                answer["errored"] = {"message": repr(error)}
         print(json.dumps(answer), flush=True)
 
 
