@@ -15,7 +15,7 @@ What shaped this module:
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -136,6 +136,23 @@ def where_or_zero(xp: Namespace, kept: Array, array: Array) -> Array:
     if is_numpy(xp):
         return numpy_forms.where_or_zero(kept, array)
     return xp.where(kept, array, xp.zeros_like(array))
+
+
+def elementwise(xp: Namespace, function: Callable[..., Any], *arrays: Array) -> Any:
+    """Return ``function(*arrays)``: a tuple of arrays, element by element from arrays of one shape.
+
+    That each element is computed by itself is a promise: large arrays may go through a long function
+    a block at a time.
+    """
+    return numpy_forms.elementwise(function, arrays) if is_numpy(xp) else function(*arrays)
+
+
+def by_rows(xp: Namespace, function: Callable[..., Any], *arrays: Array) -> Any:
+    """Return ``function(*arrays)``, one array, whose entries along the first axis are computed each by itself.
+
+    That is a promise too: the entries may be dealt out to several threads.
+    """
+    return numpy_forms.by_rows(function, arrays) if is_numpy(xp) else function(*arrays)
 
 
 def any_nan(xp: Namespace, array: Array) -> bool:

@@ -9,10 +9,12 @@ page faults than the arithmetic that fills it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
+from . import numpy_threads
 
 _RANGE = {
     4: (2.0**-126, float(np.finfo(np.float32).max)),
@@ -26,6 +28,15 @@ AT_ONCE = 2**17
 SAMPLE = 2**14
 SAMPLED_FROM = 2**18
 """From so many entries on, a selection looks at a sample first."""
+
+BLOCK = 2**15
+"""So many elements go through a chain of operations at once: a dozen arrays of them fit the cache."""
+
+THREADED_FROM = 2**18
+"""From so many elements on, more than one thread is worth waking."""
+
+PARTS = 16
+"""Into so many parts rows are divided for threads, however many there are."""
 
 SQUARES_AT_ONCE = 4096
 """So many squares are added in the array's own dtype; their sums are added in float64."""
@@ -77,6 +88,48 @@ def _bracket(key: Any, k: int) -> tuple[Any, Any]:
     margin = 4 * (last * share * (1 - share)) ** 0.5 + 1
     middle = last * share
     return sample[max(0, int(middle - margin))], sample[min(last, int(middle + margin) + 1)]
+
+
+def elementwise(function: Callable[..., Any], arrays: Sequence[Any]) -> Any:
+    """Return :func:`refimpl.arrays.elementwise`, the operations taking turns on a block in the cache."""
+    size = arrays[0].size
+    if size < 2 * BLOCK or not all(array.flags.c_contiguous for array in arrays):
+        return function(*arrays)
+    flat = [array.reshape(size) for array in arrays]
+    made = _in_blocks(function, flat, BLOCK, THREADED_FROM // BLOCK)
+    return tuple(result.reshape(arrays[0].shape) for result in made)
+
+
+def by_rows(function: Callable[..., Any], arrays: Sequence[Any]) -> Any:
+    """Return :func:`refimpl.arrays.by_rows` with the rows dealt out to several threads."""
+    first = arrays[0]
+    if numpy_threads.THREADS == 1 or first.ndim == 0 or first.size < max(THREADED_FROM, 1):
+        return function(*arrays)
+    [result] = _in_blocks(lambda *parts: (function(*parts),), arrays, -(-len(first) // PARTS), 1)
+    return result
+
+
+def _in_blocks(
+    function: Callable[..., tuple[Any, ...]], arrays: Sequence[Any], step: int, at_once: int
+) -> list[Any]:
+    """Return what a function makes of arrays, ``step`` rows at a time, ``at_once`` blocks a thread."""
+    rows = len(arrays[0])
+    blocks = function(*[array[:step] for array in arrays])
+    results = [np.empty((rows, *block.shape[1:]), block.dtype) for block in blocks]
+    for result, block in zip(results, blocks, strict=True):
+        result[:step] = block
+
+    def work(starts: range) -> None:
+        for start in starts:
+            part = slice(start, start + step)
+            made = function(*[array[part] for array in arrays])
+            for result, block in zip(results, made, strict=True):
+                result[part] = block
+
+    starts = range(step, rows, step)
+    parts = [starts[i : i + at_once] for i in range(0, len(starts), at_once)]
+    numpy_threads.in_parallel(lambda: work, parts)
+    return results
 
 
 def where_or_zero(kept: Any, array: Any) -> Any:

@@ -30,10 +30,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from . import checks
-from .arrays import Array, accumulation_dtype, astype, namespace, through_float32
+from .arrays import (
+    Array,
+    Namespace,
+    accumulation_dtype,
+    astype,
+    elementwise,
+    namespace,
+    through_float32,
+)
 from .pruning import apply_mask
 
 Arrays = Sequence[Array | None]
@@ -372,20 +381,26 @@ def _optimizer(
             xp = namespace(param, grad)
             checks.real_floating(xp, f"grads[{index}]", grad)
             checks.same_shape(f"params[{index}]", param, f"grads[{index}]", grad)
-            dtype = accumulation_dtype(xp, param)
-            w, g = astype(xp, param, dtype), astype(xp, grad, dtype)
-            if weight_decay and decay == "coupled":
-                g = g + weight_decay * w
-            elif weight_decay:
-                w = w * (
-                    1.0 - (rate * weight_decay if decay == "decoupled_by_lr" else weight_decay)
-                )
-            before = {name: values[index] for name, values in state.items()}
-            before["step"] += 1
-            step, after = rule(g, before, rate)
-            new_params[index] = astype(xp, w - step, param.dtype)
-            for name, value in {"step": before["step"], **after}.items():
+            count = state["step"][index] + 1
+            before = [state[name][index] for name in slots]
+            move = partial(moved, xp, rate, count)
+            new_params[index], *after = elementwise(xp, move, param, grad, *before)
+            for name, value in zip(slots, after, strict=True):
                 new_state[name][index] = value
+            new_state["step"][index] = count
         return new_params, new_state
+
+    def moved(
+        xp: Namespace, rate: float, count: int, param: Array, grad: Array, *before: Array
+    ) -> tuple[Array, ...]:
+        """Return the new parameter and its new state, in the order of ``slots``."""
+        dtype = accumulation_dtype(xp, param)
+        w, g = astype(xp, param, dtype), astype(xp, grad, dtype)
+        if weight_decay and decay == "coupled":
+            g = g + weight_decay * w
+        elif weight_decay:
+            w = w * (1.0 - (rate * weight_decay if decay == "decoupled_by_lr" else weight_decay))
+        step, after = rule(g, {"step": count, **dict(zip(slots, before, strict=True))}, rate)
+        return astype(xp, w - step, param.dtype), *[after[name] for name in slots]
 
     return Optimizer(init, update)

@@ -8,7 +8,7 @@ from operator import add
 
 import array_api_compat
 
-from ..arrays import Array, Namespace, astype, namespace, widen
+from ..arrays import Array, Namespace, accumulation_dtype, astype, by_rows, namespace, widen
 from ..checks import choice
 from .checks import Padding, Pair, check_real, check_shape, check_upstream
 from .windows import NO_PADDING, gather, place, scatter, spread
@@ -98,20 +98,27 @@ def avg_pool2d(
     rows, columns = place(x, window, stride, padding, dilation, ceil_mode)
     if not isinstance(count_padding, bool):
         raise ValueError(f"count_padding must be true or false, got {count_padding!r}")
-    wide = widen(xp, x)
     counts = [[r * c for c in columns.counts(count_padding)] for r in rows.counts(count_padding)]
     at_least_one = [[[max(count, 1)] for count in row] for row in counts]
-    divisor = xp.asarray(at_least_one, dtype=wide.dtype, device=array_api_compat.device(x))
+    work, device = accumulation_dtype(xp, x), array_api_compat.device(x)
+    divisor = xp.asarray(at_least_one, dtype=work, device=device)
 
-    y = astype(xp, reduce(add, gather(xp, wide, rows, columns, 0.0)) / divisor, x.dtype)
+    def averages(x: Array) -> Array:
+        taps = gather(xp, astype(xp, x, work), rows, columns, 0.0)
+        return astype(xp, reduce(add, taps) / divisor, x.dtype)
+
+    def shares(dy: Array) -> Array:
+        share = astype(xp, dy, work) / divisor
+        if rows.tiles and columns.tiles:
+            return astype(xp, spread(xp, share, rows, columns), dy.dtype)
+        dtaps = [share] * (rows.window * columns.window)
+        return astype(xp, scatter(xp, dtaps, rows, columns), dy.dtype)
+
+    y = by_rows(xp, averages, x)
 
     def backprop(dy: Array) -> Array:
         check_upstream(dy, y)
-        share = widen(xp, dy) / divisor
-        if rows.tiles and columns.tiles:
-            return astype(xp, spread(xp, share, rows, columns), x.dtype)
-        dtaps = [share] * (rows.window * columns.window)
-        return astype(xp, scatter(xp, dtaps, rows, columns), x.dtype)
+        return by_rows(xp, shares, dy)
 
     return y, backprop
 

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from refimpl import arrays, models, numpy_forms, trainer
+from refimpl import arrays, models, numpy_forms, numpy_threads, optimizers, trainer
 from refimpl.arrays import any_nan, present, smallest, where_or_zero
 from refimpl.clipping import clip_global_norm, global_norm
 from refimpl.layers import avg_pool2d, conv2d, conv2d_in_cache, relu
@@ -413,3 +413,72 @@ def test_a_norm_that_overflows_is_no_reason_to_skip_a_step() -> None:
     assert np.isinf(global_norm(grads))
     state = trainer.train_step(given, trainer.start(given, [float32(*range(8))]), [grads])
     assert state.optimizer["step"] == [1]
+
+
+# Blocks and threads: every element by itself, so both forms give the same bits.
+
+OPTIMIZERS: dict[str, Callable[..., optimizers.Optimizer]] = {
+    "sgd": lambda **options: optimizers.sgd(momentum=0.9, nesterov=True, **options),
+    "sgd without state": optimizers.sgd,
+    "adam": lambda **options: optimizers.adam(amsgrad=True, **options),
+    "rmsprop": lambda **options: optimizers.rmsprop(centered=True, momentum=0.5, **options),
+    "adagrad": optimizers.adagrad,
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("decay", ["coupled", "decoupled"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("layout", ["C", "F"])
+def test_optimizers_in_blocks(
+    name: str, decay: str, dtype: str, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numpy_forms, "BLOCK", 7)
+    monkeypatch.setattr(numpy_forms, "THREADED_FROM", 21)
+    monkeypatch.setattr(numpy_threads, "THREADS", 3)
+    optimizer = OPTIMIZERS[name](lr=0.1, weight_decay=0.01, decay=decay)
+
+    def steps() -> Any:
+        params = [np.asarray(normal(96 + i, (11, 13), dtype), order=layout) for i in range(2)]
+        state = optimizer.init(params)
+        for step in range(3):
+            grads = [normal(98 + step, (11, 13), dtype), None if step == 1 else params[0]]
+            before = [p.copy() for p in params]
+            new, state = optimizer.update(params, grads, state)
+            for given, kept in zip(params, before, strict=True):
+                same_bits(given, kept)
+            params = new
+        return params, state
+
+    (fast, fast_state), (slow, slow_state) = steps(), portable(monkeypatch, steps)
+    assert fast_state.keys() == slow_state.keys()
+    assert fast_state["step"] == slow_state["step"] == [3, 2]
+    for slot in fast_state.keys() - {"step"}:
+        for one, other in zip(fast_state[slot], slow_state[slot], strict=True):
+            same_bits(one, other)
+    for one, other in zip(fast, slow, strict=True):
+        same_bits(one, other)
+
+
+@pytest.mark.parametrize("images", [0, 1, 2, 37])
+def test_rows_dealt_out_to_threads(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numpy_forms, "THREADED_FROM", 0)
+    monkeypatch.setattr(numpy_threads, "THREADS", 2)
+    x = normal(99, (images, 6, 9, 2))
+    x[:, 0, 0] = np.nan
+
+    def everything() -> list[Any]:
+        y, relu_backprop = relu(x)
+        pooled, tile_backprop = avg_pool2d(y, window=[2, 3])
+        padded, backprop = avg_pool2d(y, window=[3, 2], stride=[2, 1], padding=[[1, 0], [0, 1]])
+        return [
+            y,
+            relu_backprop(x - 1),
+            pooled,
+            tile_backprop(pooled + 1),
+            padded,
+            backprop(padded),
+        ]
+
+    for one, other in zip(everything(), portable(monkeypatch, everything), strict=True):
+        same_bits(one, other)
