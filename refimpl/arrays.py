@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -187,6 +188,15 @@ def times(xp: Namespace, array: Array, factors: Sequence[Array], *, reuse: bool 
     for factor in factors:
         wide = wide * astype(xp, factor, wide.dtype)
     return astype(xp, wide, array.dtype)
+
+
+def quiet(xp: Namespace) -> AbstractContextManager[Any]:
+    """Return a context in which NumPy does not warn of infinity and NaN, as other libraries never do.
+
+    For formulas that are evaluated everywhere and chosen from by ``where``: what one of them makes of
+    a zero, an infinity or a NaN is either meant or not chosen.
+    """
+    return numpy_forms.quiet() if _is_numpy(xp) else nullcontext()
 
 
 def euclidean_norm(xp: Namespace, array: Array, axis: tuple[int, ...] | None = None) -> Array:

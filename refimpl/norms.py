@@ -21,6 +21,7 @@ from .arrays import (
     accumulation_dtype,
     astype,
     namespace,
+    quiet,
     scalar,
     sum_of_squares,
     times,
@@ -109,6 +110,13 @@ def scaled_norm(
             _, exponent = math.frexp(math.sqrt(squares))
             scale = scalar(xp, 2.0**-exponent, grads[0], dtype)
             return ScaledNorm(norm * scale, scale, norm)
+    with quiet(xp):
+        return _scaled_norm(xp, grads, dtype, clip, axis)
+
+
+def _scaled_norm(
+    xp: Namespace, grads: list[Array], dtype: Any, clip: NormClip, axis: tuple[int, ...] | None
+) -> ScaledNorm:
     largest = xp.max(xp.stack([_largest(xp, g, dtype, axis) for g in grads]), axis=0)
     one = xp.ones_like(largest)
     scale = one
@@ -201,8 +209,9 @@ def clipper(
     if c == 0 and clip.zero_limit == "disabled":
         return lambda grad: grad
     xp = namespace(norm.norm)
-    n = norm.mantissa / norm.scale
-    small, coefficient = factors(xp, norm, scalar(xp, c, n) if limit is None else limit, clip)
+    limit = scalar(xp, c, norm.norm, norm.mantissa.dtype) if limit is None else limit
+    with quiet(xp):
+        small, coefficient = factors(xp, norm, limit, clip)
 
     def scaled(grad: Array) -> Array:
         xp = namespace(grad)

@@ -145,6 +145,11 @@ def scalar(value: float, dtype: Any) -> Any:
     return np.array(value, dtype)
 
 
+def quiet() -> Any:
+    """Return :func:`refimpl.arrays.quiet`."""
+    return np.errstate(all="ignore")
+
+
 def any_nan(array: Any) -> bool:
     """Return :func:`refimpl.arrays.any_nan` without an array of flags: a minimum hands NaN on."""
     return array.size > 0 and bool(np.isnan(np.min(array)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from itertools import chain, product
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from refimpl import arrays, models, numpy_forms, numpy_threads, optimizers, trainer
 from refimpl.arrays import any_nan, present, smallest, where_or_zero
-from refimpl.clipping import clip_global_norm, global_norm
+from refimpl.clipping import clip_global_norm, clip_norm, global_norm
 from refimpl.layers import avg_pool2d, conv2d, conv2d_in_cache, relu
 from refimpl.layers.windows import Axis
 
@@ -209,6 +210,26 @@ def test_clip_global_norm(
     if not reuse:
         for one, before in zip(given, grads, strict=True):
             same_bits(one, before)
+
+
+HUGE = {"huge": [float32(3e38, -3e38, 1)], "largest": [np.full(3, 1e308)]}
+
+
+@pytest.mark.parametrize("name", [*GRADS, *HUGE])
+@pytest.mark.parametrize("max_norm", [0.0, 1e-30, 2.0, np.inf])
+@pytest.mark.parametrize("ord", [1.0, 2.0, 3.0, np.inf])
+@pytest.mark.parametrize("fast", [True, False])
+def test_no_gradient_makes_a_clip_warn(
+    name: str, max_norm: float, ord: float, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "FAST_FORMS", fast)
+    grads = (GRADS | HUGE)[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        clipped, norm = clip_global_norm(grads, max_norm, ord)
+        clip_norm(grads, max_norm, ord)
+    assert len(clipped) == len(grads)
+    assert norm.shape == ()
 
 
 def test_reuse_takes_the_memory_of_the_gradients_and_only_then() -> None:
@@ -439,7 +460,8 @@ def test_optimizers_in_blocks(
     optimizer = OPTIMIZERS[name](lr=0.1, weight_decay=0.01, decay=decay)
 
     def steps() -> Any:
-        params = [np.asarray(normal(96 + i, (11, 13), dtype), order=layout) for i in range(2)]
+        params = [normal(96 + i, (11, 13), dtype) for i in range(2)]
+        params = [np.asfortranarray(p) for p in params] if layout == "F" else params
         state = optimizer.init(params)
         for step in range(3):
             grads = [normal(98 + step, (11, 13), dtype), None if step == 1 else params[0]]
