@@ -52,6 +52,8 @@ class Comparison:
     effect: float = 0.0
     """Largest |got - expected| relative to the expected tensor's largest magnitude; inf for NaN."""
     numbers: int = 0
+    precision: dict[int, float] = field(default_factory=dict)
+    """The worst distance in ULP of float64 and float32 outputs, by the roundings allowed (not 0)."""
 
     @property
     def difference(self) -> Difference | None:
@@ -121,7 +123,10 @@ def _compare_leaf(path: str, got: Tensor | None, leaf: Leaf | None, result: Comp
     distance = distances(got, leaf)
     wrong = np.argwhere(~(distance <= leaf.ulp))
     finite = distance[np.isfinite(distance)]
-    result.worst_ulp = max(result.worst_ulp, float(np.max(finite, initial=0.0)))
+    worst = float(np.max(finite, initial=0.0))
+    result.worst_ulp = max(result.worst_ulp, worst)
+    if leaf.ulp and name_of(wanted.dtype) in ("float64", "float32"):
+        result.precision[leaf.ulp] = max(result.precision.get(leaf.ulp, 0.0), worst)
     if not np.all(np.isfinite(distance)):
         result.worst_ulp = float("inf")
     if len(wrong):

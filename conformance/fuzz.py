@@ -102,7 +102,7 @@ def fuzz(
         implementation: what it said of itself.
         entries: expected failures, which are no findings.
         examples: how many changed cases are asked, those that shrink a finding aside; None: no limit.
-        seconds: how long; None: no limit.
+        seconds: how long, the frozen cases aside; None: no limit.
         seed: decides everything that is left to chance.
         most: findings after which the search ends.
         progress: called now and then.
@@ -113,8 +113,8 @@ def fuzz(
     """
     started = time.monotonic()
     search = _Search(operation, process, implementation, progress)
-    search.deadline = started + seconds if seconds is not None else None
     search.look_at_frozen_cases(entries)
+    search.deadline = time.monotonic() + seconds if seconds is not None else None
     result = search.result
     result.seed = seed
     for number in range(most):

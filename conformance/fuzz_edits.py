@@ -414,7 +414,9 @@ def _param(choices: Choices, within: Domain, case: Case) -> None:
         or not isinstance(other, list)
     ]
     plain = isinstance(value, float) and math.isfinite(value)
-    kind = choices.choose(("pool", "pool", "next", "double", "element") if plain else ("pool",))
+    # The neighbour of 0 is a number that no narrower format has.
+    kinds = ("pool", "pool", "double", "element", "next")[: 5 if value else 4]
+    kind = choices.choose(kinds if plain else ("pool",))
     bounds = [v for v in pool if isinstance(v, float) and math.isfinite(v)]
     new = value
     if kind == "pool" and alike:

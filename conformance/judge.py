@@ -56,6 +56,8 @@ class Verdict:
     reason: str = ""
     """Why a failure was expected."""
     seconds: float = 0.0
+    precision: list[list[float]] = field(default_factory=list)
+    """``[roundings allowed, worst ULP]`` of the float64 and float32 outputs."""
     answer: Answer | None = field(default=None, repr=False)
     """What the diagnosis works on; no part of the report."""
 
@@ -76,6 +78,7 @@ class Verdict:
             "departs": str(self.departs) if self.departs else None,
             "reason": self.reason,
             "seconds": round(self.seconds, 6),
+            "precision": self.precision,
         }
 
 
@@ -132,6 +135,7 @@ def _judge_outputs(
     verdict.status = "failed" if verdict.difference else "passed"
     verdict.message = str(verdict.difference or "")
     verdict.worst_ulp, verdict.numbers = compared.worst_ulp, compared.numbers
+    verdict.precision = [list(pair) for pair in sorted(compared.precision.items())]
     return outputs
 
 

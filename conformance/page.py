@@ -118,6 +118,7 @@ def _details(run: Run) -> dict[str, Any]:
             "diagnosis": found.sentence if found else "",
             "links": list(found.links) if found else [],
             "ulps": histogram(ulps),
+            "precision": _precision(run, row.operation),
         }
     chosen = {id(verdict) for verdict in _shown(run)}
     dialects = run.implementation.dialect if run.implementation else {}
@@ -138,6 +139,15 @@ def _details(run: Run) -> dict[str, Any]:
             entry["n"] = _numbers(verdict, dialect)
         verdicts.setdefault(verdict.case.operation, []).append([verdict.case.id, entry])
     return {"operations": operations, "verdicts": verdicts}
+
+
+def _precision(run: Run, operation: str) -> str:
+    measure = run.precision.get(operation)
+    if measure is None:
+        return ""
+    words = f"{measure.name}: up to {measure.ulps:.3g} ULP off in {measure.where}"
+    long = run.probed.get(operation)
+    return f"{words}; {long.where} is {long.ulps:.3g} ULP off" if long else words
 
 
 def _shown(run: Run) -> list[Verdict]:

@@ -15,6 +15,7 @@ from rich.text import Text
 from conformance import __version__
 from conformance.diagnosis import Diagnosis
 from conformance.judge import Verdict
+from conformance.precision import CLASSES, Measure
 from conformance.runner import DIFFERENT, Run
 
 SCHEMA = "secateurs-report-1"
@@ -151,6 +152,26 @@ def expected_failures(run: Run) -> list[str]:
     ]
 
 
+def precisions(run: Run) -> list[tuple[str, str]]:
+    """Return ``(class, operations)``, the best class first, and what each long sum was off by."""
+    lines = []
+    for name in CLASSES:
+        members = [f"{op} {_ulps(m)}" for op, m in run.precision.items() if m.name == name]
+        if members:
+            lines.append((name, ", ".join(members)))
+    return lines + [(m.where, f"{_ulps(m)} ULP, {m.name}") for m in run.probed.values()]
+
+
+def _ulps(measure: Measure) -> str:
+    return (
+        "0"
+        if not measure.ulps
+        else f"{measure.ulps:.2g}"
+        if measure.ulps < 10
+        else f"{measure.ulps:.0f}"
+    )
+
+
 def as_json(runs: Iterable[Run]) -> dict[str, Any]:
     """Return the whole report as JSON values."""
     runs = list(runs)
@@ -233,6 +254,11 @@ def _print_run(run: Run, page: Page, limit: int) -> None:
             page.item("", line, indent=2)
         if lines:
             page.line()
+    if found := precisions(run):
+        page.line("precision, in ULP of the exact numbers", "bold")
+        for name, text in found:
+            page.item(f"{name:17}", text, "red" if name == "worse" else "cyan", indent=2)
+        page.line()
     style = "green" if run.as_expected else "red"
     page.item(f"{title(run)}:", summary(run), style)
     page.line()
@@ -306,6 +332,7 @@ def markdown(runs: Iterable[Run]) -> str:
         lines += ["", summary(run), ""]
         lines += [f"- `{v.case.full_id}` {v.status}: {_escaped(v.message)}" for v in bad]
         lines += [f"- diagnosis of {n}: {_escaped(d.sentence)}" for n, d in run.diagnoses.items()]
+        lines += [f"- precision: {name}: {_escaped(text)}" for name, text in precisions(run)]
         lines += [f"- expected failure: {_escaped(line)}" for line in expected_failures(run)]
         lines += [f"- unsupported: {_escaped(line)}" for line in unsupported(run)]
         parts.append("\n".join(lines).rstrip() + "\n")

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 import numpy as np
 
-from conformance import fixtures
+from conformance import fixtures, precision
 from conformance.cases import Case
 from conformance.diagnosis import Diagnosis, diagnose
 from conformance.formats import encode, name_of
-from conformance.judge import Status, Verdict, check_dialect, judge
+from conformance.judge import Status, Verdict, check_dialect, judge, map_outputs
 from conformance.operation import Operation, leaves, map_tensors
 from conformance.operations import load
+from conformance.precision import Measure, Probe
 from conformance.protocol import (
     DEFAULT_MEMORY,
     AnsweredTwice,
@@ -52,6 +53,8 @@ class Run:
     not_installed: bool = False
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    probed: dict[str, Measure] = field(default_factory=dict)
+    """How precise sums of a million numbers are, by operation, where that was asked."""
     diagnoses: dict[str, Diagnosis] = field(default_factory=dict)
     """Why operations failed, for those that did."""
 
@@ -68,6 +71,22 @@ class Run:
             counts[verdict.status] += 1
         return counts | {"canonical": sum(v.canonical is True for v in self.verdicts)}
 
+    @property
+    def precision(self) -> dict[str, Measure]:
+        """The precision class of each operation, see ``conformance.precision``."""
+        found: dict[str, list[Measure]] = {name: [m] for name, m in self.probed.items()}
+        for verdict in self.verdicts:
+            name = verdict.case.operation
+            # An expected failure is off for a reason that has nothing to do with rounding.
+            judged = verdict.precision and verdict.status in ("passed", "failed")
+            if judged and precision.counts(load(name), verdict.case):
+                where = verdict.case.full_id
+                found.setdefault(name, []).extend(
+                    Measure(ulps, int(roundings), where) for roundings, ulps in verdict.precision
+                )
+        worst = {name: precision.worst(measures) for name, measures in found.items()}
+        return {name: measure for name, measure in sorted(worst.items()) if measure is not None}
+
     def as_json(self) -> dict[str, Any]:
         """Return the run as JSON values."""
         return {
@@ -78,6 +97,7 @@ class Run:
             "notes": self.notes,
             "seconds": round(self.seconds, 3),
             "verdicts": [verdict.as_json() for verdict in self.verdicts],
+            "precision": {name: measure.as_json() for name, measure in self.precision.items()},
             "diagnosis": {name: found.as_json() for name, found in self.diagnoses.items()},
             "summary": self.counts,
         }
@@ -112,6 +132,7 @@ def run(
     record: Record | None = None,
     kept: Kept | None = None,
     memory: int = DEFAULT_MEMORY,
+    probes: Sequence[Probe] = (),
 ) -> Run:
     """Ask one participant all cases but those of which there is a verdict; a crash costs one case.
 
@@ -142,6 +163,8 @@ def run(
             result.verdicts.append(verdict)
             if record:
                 record(participant, result.implementation, verdict)
+        for probe in probes:
+            _probe(process, result, probe)
         if progress:
             progress(participant, len(cases), len(cases))
         if complaint := process.stop():
@@ -155,6 +178,20 @@ def run(
         process.close()
     result.seconds = time.perf_counter() - started
     return result
+
+
+def _probe(process: Process, result: Run, probe: Probe) -> None:
+    """Measure a long sum; an implementation that has no answer to it has just no measure."""
+    about, case = result.implementation, probe.case()
+    if about is None or lacks(about, case):
+        return
+    try:
+        outputs = map_outputs(process.ask(request(case)).get("outputs") or {})
+    except (Crashed, TimedOut, AnsweredTwice, ValueError, TypeError, AttributeError):
+        return
+    measure = probe.measure(case, outputs)
+    if measure is not None:
+        result.probed[probe.operation] = measure
 
 
 def explain(run: Run) -> None:
@@ -196,6 +233,7 @@ def run_all(
     record: Record | None = None,
     kept: Mapping[str, Kept] | None = None,
     memory: int = DEFAULT_MEMORY,
+    probes: Sequence[Probe] = (),
 ) -> list[Run]:
     """Ask several participants, given by name and command, ``jobs`` processes at a time.
 
@@ -232,6 +270,7 @@ def run_all(
                     record,
                     (kept or {}).get(name),
                     memory,
+                    probes if i == 0 else (),
                 )
                 for i in range(shards)
             ]

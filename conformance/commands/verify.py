@@ -31,6 +31,7 @@ from conformance.commands.common import (
 from conformance.commands.reports import report_options, write_reports
 from conformance.commands.resume import Asked, interrupted, journal, kept
 from conformance.operations import names
+from conformance.precision import PROBES, Probe
 from conformance.protocol import DEFAULT_MEMORY
 from conformance.runner import Run
 
@@ -95,6 +96,12 @@ from conformance.runner import Run
     help="Memory limit of one process and its children; 0: none.",
 )
 @click.option(
+    "--precision/--no-precision",
+    "precise",
+    default=None,
+    help="Measure sums of a million numbers too.  [default: if every operation is asked]",
+)
+@click.option(
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
@@ -128,6 +135,7 @@ def verify(
     arrays: str | None,
     timeout: float,
     memory: int,
+    precise: bool | None,
     jobs: int | None,
     limit: int,
     resumed: Path | None,
@@ -166,7 +174,7 @@ def verify(
     ):
         runs = runner.run_all(
             programs, chosen, timeout, jobs or os.cpu_count() or 1, progress,
-            record.verdict if record else None, had, memory,
+            record.verdict if record else None, had, memory, _probes(asked, chosen, precise),
         )  # fmt: skip
         for run in runs:
             expected.apply(run, entries.get(run.participant, []))
@@ -180,6 +188,14 @@ def verify(
             function = run.participant.split()[0]
             raise Failure(f"--call {function}: no case could be asked: {run.verdicts[0].message}")
     return _exit_code(runs, everyone)
+
+
+def _probes(asked: Asked, chosen: list[Case], precise: bool | None) -> list[Probe]:
+    """Return the long sums that are measured: they take a second or two each."""
+    if precise is False or (precise is None and (asked.operations or asked.cases)):
+        return []
+    present = {case.operation for case in chosen}
+    return [probe for probe in PROBES if probe.operation in present]
 
 
 def _exit_code(runs: list[Run], everyone: bool) -> int:
