@@ -127,3 +127,85 @@ def test_a5_sparsity_does_not_cost_accuracy_here() -> None:
     assert numbers["L1, sub-gradient"]["exact"].mean == 0
     assert numbers["L1, sub-gradient"]["near"].mean > 0.5
     assert numbers["adam, λ 0.03"]["error"].mean < numbers["adam, λ 0"]["error"].mean
+
+
+def test_a3_above_a_million_parameters_nothing_is_clipped() -> None:
+    numbers = claims("A3")["million"].run(Options()).numbers  # type: ignore[misc]
+    assert numbers["below"] == pytest.approx(1, rel=1e-5)
+    assert numbers["above"] == pytest.approx(0.037 * math.sqrt(1_000_001), rel=1e-5)
+    assert numbers["clipped"] == pytest.approx(1, rel=1e-5)
+
+
+def test_a3_softmax_twice_has_a_floor_and_log_softmax_twice_has_no_effect() -> None:
+    numbers = claims("A3")["twice"].run(Options(epochs=2)).numbers  # type: ignore[misc]
+    # e / (e + 9) is the most that softmax of probabilities gives a class
+    assert numbers["floor"] == pytest.approx(-math.log(math.e / (math.e + 9)))
+    assert numbers["softmax"]["loss"] > numbers["floor"] > numbers["logits"]["loss"]
+    assert numbers["softmax"]["accuracy"] < numbers["logits"]["accuracy"]
+    assert numbers["log-softmax"]["loss"] == pytest.approx(numbers["logits"]["loss"], rel=1e-3)
+
+
+def test_a3_unequal_tensors_do_not_stack_and_clips_enlarge_nothing() -> None:
+    stack = claims("A3")["stack"].run(Options()).numbers  # type: ignore[misc]
+    assert stack["refused"] == 1
+    assert stack["norm"] == pytest.approx(stack["by_hand"], rel=1e-6)
+    vanishing = claims("A3")["vanishing"].run(Options()).numbers  # type: ignore[misc]
+    assert vanishing["highest"] <= 1
+    assert vanishing["left_after_32"] < 1e-5
+
+
+@pytest.mark.slow
+def test_a3_the_recurrent_network_diverges_without_the_clip_and_converges_with_it() -> None:
+    _, _, numbers = recipe("A3").demonstrate(Options(), [0, 1, 2])
+    free, clipped = numbers["recurrent, no clip"], numbers["recurrent, clip 1"]
+    # ln 10 = 2.303 is the loss of guessing
+    assert numbers["recurrent, no clip, best loss"] > 1.4
+    assert numbers["recurrent, clip 1, worst loss"] < 1.0
+    assert free["accuracy"].mean < 0.4 < 0.7 < clipped["accuracy"].mean
+    assert free["norm"].mean > 5 * clipped["norm"].mean
+
+
+def test_a4_gradients_that_are_zeroed_prune_nothing() -> None:
+    numbers = claims("A4")["gradients"].run(Options(epochs=3)).numbers  # type: ignore[misc]
+    assert numbers["printed"] == 0 < numbers["pruned"]
+    assert numbers["unchanged"] == 1
+
+
+def test_a4_the_sum_of_softmax_outputs_has_no_gradient() -> None:
+    numbers = claims("A4")["output"].run(Options(epochs=1)).numbers  # type: ignore[misc]
+    assert numbers["output"] < 1e-6 < 0.01 < numbers["loss"]
+
+
+def test_a4_pruned_weights_grow_back_without_a_mask() -> None:
+    numbers = claims("A4")["refit"].run(Options(epochs=3)).numbers  # type: ignore[misc]
+    assert numbers["outgoing weights, no mask"] < 0.9
+    assert numbers["both and the bias, mask"] == 1
+
+
+@pytest.mark.slow
+def test_a4_prunes_neurons_and_wins_back_what_was_lost() -> None:
+    numbers = recipe("A4").run(Options(seeds=2)).numbers
+    assert numbers["share"].mean > 0.05
+    assert numbers["parameters"].mean < 6_000
+    assert numbers["tuned"].mean > numbers["dense"].mean - 0.01
+
+
+def test_a1_a_small_gradient_is_not_an_unimportant_weight() -> None:
+    numbers = claims("A1")["stationary"].run(Options()).numbers  # type: ignore[misc]
+    assert numbers["by_gradient"] < numbers["by_magnitude"] - 0.1
+
+
+def test_a1_no_gradient_is_clipped_and_labels_have_none() -> None:
+    clipping = claims("A1")["clipping"].run(Options()).numbers  # type: ignore[misc]
+    assert clipping["before"] == clipping["after"]
+    assert clipping["changed"] > 0
+    assert claims("A1")["difference"].run(Options()).numbers == {"same_shape": 0}  # type: ignore[misc]
+    labels = claims("A1")["labels"].run(Options()).numbers  # type: ignore[misc]
+    assert labels == {"slope": 0, "selected": 1}
+
+
+@pytest.mark.slow
+def test_a1_pruning_by_gradients_costs_more_than_pruning_by_size() -> None:
+    numbers = recipe("A1").run(Options(seeds=1)).numbers
+    strong = numbers["element, rate 1, threshold 0.001"]
+    assert strong["accuracy"].mean < numbers["element, rate 1, threshold 0"]["accuracy"].mean

@@ -1,0 +1,170 @@
+"""What pruning can save: units and filters taken out for real, and the sizes of what is left.
+
+A mask saves nothing: a zero takes the room and the time of any number. Where every weight into a unit,
+or every weight out of it, is zero, the unit can go, and the arrays become smaller. Everything here is
+about models of dense, conv2d, element-wise, pooling and flatten layers in a row (:mod:`refimpl.models`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from . import models
+from .models import Model
+
+Params = Sequence[np.ndarray[Any, Any]]
+AFFINE = ("layer.dense", "layer.conv2d")
+POSITIONAL = ("layer.avg_pool2d", "layer.max_pool2d", "layer.flatten")
+ELEMENTWISE = ("layer.relu", "layer.leaky_relu", "layer.tanh", "layer.sigmoid")
+ZERO_AT_ZERO = ("layer.relu", "layer.leaky_relu", "layer.tanh", *POSITIONAL)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers of parameters, of those that are not zero, of bytes, of multiply-adds per example."""
+
+    parameters: int
+    nonzero: int
+    bytes: int
+    multiply_adds: int
+    multiply_adds_nonzero: int
+
+
+def remove_units(
+    model: Model, params: Params, input_shape: Sequence[int]
+) -> tuple[list[dict[str, Any]], list[Any]]:
+    """Return the model and its parameters without the hidden units that do nothing.
+
+    A unit (dense) or filter (conv2d) goes if nothing depends on it: its outgoing weights are all
+    zero; or if it always gives zero: its incoming weights and its bias are all zero and every layer
+    up to the next affine one keeps zero at zero. A unit without incoming weights whose bias is not
+    zero stays: it gives a constant. Each layer keeps at least one unit. The removal of one unit may
+    free another, so it is repeated until nothing goes.
+
+    ``params`` are NumPy arrays; ``input_shape`` is that of one example. The outputs are those of the
+    masked model to the rounding of sums in another order, for zeros are left out of them.
+    Raises ValueError for a layer that it does not know, and for a convolution in groups.
+    """
+    layers, left = [dict(layer) for layer in model], [np.asarray(p) for p in params]
+    places = _affine_places(layers)
+    changed = True
+    while changed:
+        changed = False
+        for position, (here, following) in enumerate(pairwise(places)):
+            first, second = 2 * position, 2 * position + 2
+            repeat = _positions(layers, left, input_shape, here, following)
+            out = left[second]
+            # after a flatten each channel has one row for each pixel, the channel counting fastest
+            rows = out.reshape(*out.shape[:-2], repeat, -1, out.shape[-1])
+            used = np.any(rows != 0, axis=tuple(i for i in range(rows.ndim) if i != rows.ndim - 2))
+            alive = np.any(left[first] != 0, axis=tuple(range(left[first].ndim - 1)))
+            silent = all(step["operation"] in ZERO_AT_ZERO for step in layers[here + 1 : following])
+            kept = used & (alive | (left[first + 1] != 0)) if silent else used
+            kept[0] |= not kept.any()
+            if kept.all():
+                continue
+            left[first], left[first + 1] = left[first][..., kept], left[first + 1][kept]
+            left[second] = rows[..., kept, :].reshape(*out.shape[:-2], -1, out.shape[-1])
+            name = "units" if layers[here]["operation"] == "layer.dense" else "filters"
+            layers[here][name] = int(kept.sum())
+            changed = True
+    return layers, left
+
+
+def sizes(model: Model, params: Params, input_shape: Sequence[int]) -> Sizes:
+    """Return the sizes of a model; a multiply-add counts as one, additions of biases as none.
+
+    ``multiply_adds_nonzero`` leaves out what a zero weight multiplies: what a perfect sparse kernel
+    would do, and no ordinary one does.
+    """
+    total = nonzero = 0
+    shape, remaining = tuple(input_shape), list(params)
+    for layer in model:
+        count = models.parameter_count(layer)
+        own, remaining = remaining[:count], remaining[count:]
+        y, _ = models.forward([layer], own, np.zeros((1, *shape), _dtype(params)))
+        shape = tuple(y.shape[1:])
+        if layer["operation"] in AFFINE:
+            places = math.prod(shape[:-1])
+            total += places * own[0].size
+            nonzero += places * int(np.count_nonzero(own[0]))
+    return Sizes(
+        sum(p.size for p in params),
+        sum(int(np.count_nonzero(p)) for p in params),
+        sum(p.nbytes for p in params),
+        total,
+        nonzero,
+    )
+
+
+def to_csr(matrix: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the compressed sparse rows of a matrix: ``data``, ``indices``, ``indptr`` (int32).
+
+    Row i has the values ``data[indptr[i]:indptr[i + 1]]`` in the columns ``indices[...]``. Every zero
+    is left out, of either sign. Raises ValueError if it is no matrix, or too large for int32.
+    """
+    if matrix.ndim != 2:
+        raise ValueError(f"compressed rows are of a matrix, got shape {matrix.shape}")
+    if matrix.size >= 2**31:
+        raise ValueError(f"a matrix of {matrix.size} entries is too large for 32-bit indices")
+    rows, columns = np.nonzero(matrix)
+    counts = np.bincount(rows, minlength=matrix.shape[0])
+    return {
+        "data": matrix[rows, columns],
+        "indices": columns.astype(np.int32),
+        "indptr": np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
+    }
+
+
+def from_csr(csr: dict[str, Any], shape: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """Return the dense matrix of :func:`to_csr`. ValueError for arrays that describe no matrix."""
+    data, indices, indptr = csr["data"], csr["indices"], csr["indptr"]
+    steps = np.diff(indptr)
+    fits = (
+        indptr.shape == (shape[0] + 1,)
+        and indptr[0] == 0
+        and indptr[-1] == len(data) == len(indices)
+        and bool((steps >= 0).all())
+        and (not len(indices) or (indices.min() >= 0 and indices.max() < shape[1]))
+    )
+    if not fits:
+        raise ValueError(f"these compressed rows are not of a matrix of shape {shape}")
+    matrix = np.zeros(shape, data.dtype)
+    matrix[np.repeat(np.arange(shape[0]), steps), indices] = data
+    return matrix
+
+
+def _affine_places(layers: Sequence[dict[str, Any]]) -> list[int]:
+    for layer in layers:
+        if layer["operation"] not in (*AFFINE, *POSITIONAL, *ELEMENTWISE):
+            raise ValueError(f"units can't be removed from a model with {layer['operation']}")
+        if layer.get("groups", 1) != 1:
+            raise ValueError("filters can't be removed from a convolution in groups")
+    return [i for i, layer in enumerate(layers) if layer["operation"] in AFFINE]
+
+
+def _positions(
+    layers: Sequence[dict[str, Any]],
+    params: Params,
+    input_shape: Sequence[int],
+    here: int,
+    following: int,
+) -> int:
+    """Return how many inputs of the following layer each unit of this one feeds (flattened pixels)."""
+    if not any(layer["operation"] == "layer.flatten" for layer in layers[here:following]):
+        return 1
+    count = sum(models.parameter_count(layer) for layer in layers[: here + 1])
+    y, _ = models.forward(
+        layers[:following], params[:count], np.zeros((1, *input_shape), _dtype(params))
+    )
+    return int(y.shape[-1]) // int(params[count - 2].shape[-1])
+
+
+def _dtype(params: Params) -> Any:
+    return params[0].dtype
