@@ -1,0 +1,75 @@
+"""Adapters of libraries that need not be here: one hand-computed answer of each operation."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conformance.formats import decode, encode
+from conformance.operation import map_tensors
+from conformance.participants import adapters, lacking
+
+
+def run(name: str, operation: str, inputs: dict[str, Any], **params: Any) -> dict[str, Any]:
+    if missing := lacking(adapters().get(name, f"adapters.{name}")):
+        pytest.skip(f"{missing} is not installed")
+    adapter = importlib.import_module(f"adapters.{name}").adapter
+    request = {"operation": operation, "inputs": map_tensors(encode, inputs), "params": params}
+    answer: dict[str, Any] = adapter.run(request)
+    assert "outputs" in answer, answer
+    return answer["outputs"]
+
+
+def number(*values: Any, dtype: str = "float32") -> np.ndarray[Any, Any]:
+    return np.array(values, dtype)
+
+
+def close(tensor: Any, *values: Any, rtol: float = 1e-6) -> None:
+    np.testing.assert_allclose(decode(tensor).astype(np.float64), values, rtol=rtol)
+
+
+def test_thinc_clips_by_norm() -> None:
+    found = run("thinc", "clip.norm", {"grads": [number(3, -4)]}, max_norm=1.0, ord=2)
+    close(found["grads"][0], 0.6, -0.8)
+    close(found["norms"][0], 5)
+
+
+def test_thinc_steps_without_its_own_clip() -> None:
+    # 10 - 0.5·(3 + 0.1·10): nothing has been limited to norm 1.
+    steps = {"params": [number(10, 2)], "grads": [[number(3, -4)]]}
+    options = {"lr": 0.5, "momentum": 0.0, "dampening": 0.0, "nesterov": False, "weight_decay": 0.1}
+    close(run("thinc", "optim.sgd", steps, **options)["params"][0][0], 8, 3.9)
+
+
+def test_thinc_transposes_its_weights() -> None:
+    found = run(
+        "thinc", "layer.dense",
+        {"x": number([1, 2]), "weight": number([1, 0, 2], [0, 3, -1]), "bias": number(0.5, 0, -1),
+         "dy": number([1, 2, -1])},
+    )  # fmt: skip
+    close(found["y"], [1.5, 6, -1])
+    close(found["dx"], [-1, 7])
+    close(found["dweight"], [1, 2, -1], [2, 4, -2])
+    close(found["dbias"], 1, 2, -1)
+
+
+def test_sklearn_thresholds_softly() -> None:
+    # strength · step = 1: (3, -0.5, -2) -> (2, 0, -1)
+    found = run("sklearn", "prox.l1", {"weights": [number(3, -0.5, -2)]}, strength=2.0, step=0.5)
+    close(found["weights"][0], 2, 0, -1)
+
+
+def test_sklearn_shrinks_rows_and_squares() -> None:
+    # The row (3, 4) has norm 5, 1 - 1/5 of it stays; (0.6, 0) is inside.
+    rows = {"weights": [number([3, 4], [0.6, 0])]}
+    found = run("sklearn", "prox.group_lasso", rows, strength=1.0, step=1.0, axis=0)
+    close(found["weights"][0], [2.4, 3.2], [0, 0])
+    found = run("sklearn", "prox.l2", {"weights": [number(3, -1)]}, strength=0.5, step=0.5)
+    close(found["weights"][0], 2, -2 / 3)
+    net = run(
+        "sklearn", "prox.elastic_net", {"weights": [number(3, -1, 5)]}, l1=1.0, l2=0.5, step=1.0
+    )
+    close(net["weights"][0], 1, 0, 2)
