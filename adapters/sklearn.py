@@ -1,8 +1,8 @@
 """scikit-learn: proximal steps, as what its linear models minimise when the design is the identity.
 
 Each prox is ``argmin ½‖b - w‖² + threshold · penalty(b)``. That is the objective of Lasso, ElasticNet,
-MultiTaskLasso and Ridge for a design matrix X = I, up to the ``1/2n`` before their squares: rows of zeros make n a
-power of 4 and X = √n · I, so that nothing is rounded by it.
+MultiTaskLasso and Ridge for a design matrix X = I, up to the ``1/2n`` before their squares: rows of zeros
+make n a power of 4 and X = √n · I, so that nothing is rounded by it.
 """
 
 from __future__ import annotations
