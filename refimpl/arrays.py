@@ -14,6 +14,7 @@ What shaped this module:
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -117,6 +118,22 @@ def smallest(xp: Namespace, keys: Sequence[Array], k: int) -> Array:
     return numpy_forms.smallest(keys, k) if is_numpy(xp) else ranks(xp, keys) < k
 
 
+def all_but_smallest(xp: Namespace, arrays: Sequence[Array], k: int) -> list[Array]:
+    """Return boolean masks of all entries of several arrays but the ``k`` smallest, as :func:`smallest` has it.
+
+    The arrays, of any shapes and one dtype, count as one that holds them in turn, in C order.
+    """
+    if is_numpy(xp):
+        return numpy_forms.all_but_smallest(arrays, k)
+    joined = xp.concat([xp.reshape(array, (-1,)) for array in arrays])
+    kept, masks, start = ~smallest(xp, [joined], k), [], 0
+    for array in arrays:
+        stop = start + math.prod(array.shape)
+        masks.append(xp.reshape(kept[start:stop], array.shape))
+        start = stop
+    return masks
+
+
 def ranks(xp: Namespace, keys: Sequence[Array]) -> Array:
     """Return the position (int64) that each entry takes in the order that :func:`smallest` uses."""
     return xp.argsort(stable_order(xp, keys), stable=True)
@@ -154,6 +171,11 @@ def by_rows(xp: Namespace, function: Callable[..., Any], *arrays: Array) -> Any:
     That is a promise too: the entries may be dealt out to several threads.
     """
     return numpy_forms.by_rows(function, arrays) if is_numpy(xp) else function(*arrays)
+
+
+def each(xp: Namespace, function: Callable[..., Any], *lists: Sequence[Array]) -> list[Any]:
+    """Return what the function gives for each array, or each pair of several lists, in any order."""
+    return numpy_forms.each(function, *lists) if is_numpy(xp) else list(map(function, *lists))
 
 
 def any_nan(xp: Namespace, array: Array) -> bool:

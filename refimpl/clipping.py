@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, Unpack
 
 from . import checks
-from .arrays import Array, Namespace, accumulation_dtype, astype, namespace, present, scalar
+from .arrays import Array, Namespace, accumulation_dtype, astype, each, namespace, present, scalar
 from .norms import NormClip, NormDials, clipped, clipper, scaled_norm
 
 Grads = Sequence[Array | None]
@@ -90,13 +90,16 @@ def measure_global_norm(
 
     def apply() -> list[Array | None]:
         scale = clipper(scaled, clip, reuse=reuse)
-        results: dict[int, Array] = {}
-        for g in unique:
+
+        def scaled_each_time(g: Array) -> Array:
             result = g
-            times = sum(other is g for other in given) if duplicates == "twice_in_place" else 1
-            for _ in range(times):
+            for _ in range(sum(other is g for other in given)):
                 result = scale(result)
-            results[id(g)] = result
+            return result
+
+        in_place = duplicates == "twice_in_place"
+        each_result = each(namespace(*unique), scaled_each_time if in_place else scale, unique)
+        results = {id(g): result for g, result in zip(unique, each_result, strict=True)}
         return [None if g is None else results[id(g)] for g in grads]
 
     return scaled.norm, apply

@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from . import checks
 from .arrays import (
     Array,
     Namespace,
+    all_but_smallest,
     any_nan,
     astype,
+    each,
     namespace,
     smallest,
     stable_order,
@@ -54,8 +57,15 @@ def apply_masks(
     weights: Iterable[Array | None], masks: Iterable[Array | None], masking: str
 ) -> list[Array | None]:
     """Apply a mask to each weight; absent weights stay absent."""
-    pairs = zip(weights, masks, strict=True)
-    return [None if w is None else apply_mask(w, mask, masking=masking) for w, mask in pairs]
+    weights, masks = list(weights), list(masks)
+    given = [i for i, w in enumerate(weights) if w is not None]
+    result: list[Array | None] = [None for _ in weights]
+    if given:
+        apply = partial(apply_mask, masking=masking)
+        pairs = [weights[i] for i in given], [masks[i] for i in given]
+        for i, masked in zip(given, each(namespace(weights[given[0]]), apply, *pairs), strict=True):
+            result[i] = masked
+    return result
 
 
 def untouched(weights: Array | None, before: Array | None) -> Array | None:
@@ -152,6 +162,18 @@ class Quota:
         refuse_nan(xp, values, before, self.nan_score)
         k = min(self._to_prune(size, left), max(left - int(self.minimum_kept), 0))
         return ~lowest(xp, sort_keys(xp, values, before, self.nan_score), k, self.ties)
+
+    def kept_in_each(self, xp: Namespace, values: Sequence[Array]) -> list[Array] | None:
+        """Return :meth:`kept` of several arrays of any shapes that compete with each other in full.
+
+        None where a dial asks for more than an order of numbers.
+        """
+        if self.nan_score != "reject" or self.ties not in ("lowest_index_first", "unspecified"):
+            return None
+        each(xp, lambda scores: refuse_nan(xp, scores, None, self.nan_score), values)
+        size = sum(math.prod(array.shape) for array in values)
+        k = min(self._to_prune(size, size), max(size - int(self.minimum_kept), 0))
+        return all_but_smallest(xp, values, k)
 
     def _to_prune(self, size: int, left: int) -> int:
         base = left if self.iterate == "remaining" else size

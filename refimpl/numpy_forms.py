@@ -9,6 +9,7 @@ page faults than the arithmetic that fills it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,6 +43,10 @@ SQUARES_AT_ONCE = 4096
 """So many squares are added in the array's own dtype; their sums are added in float64."""
 
 
+ROWS_AT_ONCE = 256
+"""So many such sums are one thread's at a time."""
+
+
 def smallest(keys: Sequence[Any], k: int) -> Any:
     """Return :func:`refimpl.arrays.smallest` in time O(n), and with little memory beside the mask.
 
@@ -56,7 +61,7 @@ def smallest(keys: Sequence[Any], k: int) -> Any:
     if k <= 0 or k >= size:
         return np.full(size, k > 0)
     if size >= SAMPLED_FROM:
-        low, high = _bracket(key, k)
+        low, high = _bracket(key[:: size // SAMPLE], k / size)
         chosen, between, missing = _divide(key, low, high, k)
         if 0 <= missing <= between.size < size // 2:
             chosen[between[smallest([other[between] for other in keys], missing)]] = True
@@ -80,14 +85,49 @@ def _divide(key: Any, low: Any, high: Any, k: int) -> tuple[Any, Any, int]:
     return below, np.concatenate(between), k - int(np.count_nonzero(below))
 
 
-def _bracket(key: Any, k: int) -> tuple[Any, Any]:
-    """Return two entries between which the k-th smallest lies, unless chance is against it."""
-    sample = np.sort(key[:: key.shape[0] // SAMPLE])
-    share, last = k / key.shape[0], sample.shape[0] - 1
+def _bracket(sample: Any, share: float) -> tuple[Any, Any]:
+    """Return two entries between which that share ends, unless chance is against it."""
+    sample = np.sort(sample)
+    last = sample.shape[0] - 1
     # Four standard deviations of how many of the sample are among the k smallest.
     margin = 4 * (last * share * (1 - share)) ** 0.5 + 1
     middle = last * share
     return sample[max(0, int(middle - margin))], sample[min(last, int(middle + margin) + 1)]
+
+
+def all_but_smallest(arrays: Sequence[Any], k: int) -> list[Any]:
+    """Return :func:`refimpl.arrays.all_but_smallest` without joining the arrays, in several threads."""
+    flat = [array.reshape(-1) for array in arrays]
+    size = sum(array.size for array in flat)
+    if size >= SAMPLED_FROM and 0 < k < size:
+        sample = np.concatenate([array[:: size // SAMPLE] for array in flat])
+        low, high = _bracket(sample, k / size)
+        divided = _each(lambda array: _at_least(array, low, high), flat, size)
+        values = np.concatenate([values for _, _, values, _ in divided])
+        missing = k - (size - sum(count for *_, count in divided))
+        if 0 <= missing <= values.size < size // 2:
+            going, start = smallest([values], missing), 0
+            for kept, between, _, _ in divided:
+                kept[between[going[start : start + between.size]]] = False
+                start += between.size
+            pairs = zip(divided, arrays, strict=True)
+            return [kept.reshape(array.shape) for (kept, *_), array in pairs]
+    kept = ~smallest([np.concatenate(flat)], k)
+    ends = np.cumsum([array.size for array in flat])[:-1]
+    pieces = zip(np.split(kept, ends), arrays, strict=True)
+    return [piece.reshape(array.shape) for piece, array in pieces]
+
+
+def _at_least(array: Any, low: Any, high: Any) -> tuple[Any, Any, Any, int]:
+    """Return a mask of what is not below, where and what lies from low to high, and the mask's count."""
+    kept, between, count = np.empty(array.shape, np.bool), [np.zeros(0, np.intp)], 0
+    for start in range(0, array.shape[0], AT_ONCE):
+        part, above = (each[start : start + AT_ONCE] for each in (array, kept))
+        np.greater_equal(part, low, out=above)
+        count += int(np.count_nonzero(above))
+        between.append(np.flatnonzero((part <= high) & above) + start)
+    where = np.concatenate(between)
+    return kept, where, array[where], count
 
 
 def elementwise(function: Callable[..., Any], arrays: Sequence[Any]) -> Any:
@@ -130,6 +170,22 @@ def _in_blocks(
     parts = [starts[i : i + at_once] for i in range(0, len(starts), at_once)]
     numpy_threads.in_parallel(lambda: work, parts)
     return results
+
+
+def each(function: Callable[..., Any], *lists: Sequence[Any]) -> list[Any]:
+    """Return :func:`refimpl.arrays.each`, in several threads if there is much to do.
+
+    The last comes first: whoever has just read them all has it in a cache.
+    """
+    backwards = list(zip(*lists, strict=True))[::-1]
+    size = sum(math.prod(first.shape) for first in lists[0] if first is not None)
+    return _each(lambda entries: function(*entries), backwards, size)[::-1]
+
+
+def _each(function: Callable[[Any], Any], parts: Sequence[Any], size: int) -> list[Any]:
+    if size < 2 * THREADED_FROM:
+        return [function(part) for part in parts]
+    return numpy_threads.in_parallel(lambda: function, parts)
 
 
 def where_or_zero(kept: Any, array: Any) -> Any:
@@ -185,16 +241,20 @@ def sum_of_squares(arrays: Sequence[Any], dtype: Any) -> float | None:
     vanish is less than the smallest normal number for each element, so a sum of more than 2^30
     times all of that has lost nothing that its last digit could show.
     """
-    total, count = 0.0, 0
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        for array in arrays:
-            flat = array.ravel(order="K").astype(dtype, copy=False)
-            count += flat.size
-            remaining = flat.size % SQUARES_AT_ONCE
-            if remaining < flat.size:
-                rows = flat[: flat.size - remaining].reshape(-1, SQUARES_AT_ONCE)
-                total += float(np.sum(np.vecdot(rows, rows), dtype=np.float64))
-                flat = flat[flat.size - remaining :]
-            total += float(np.dot(flat, flat))
+    rows, rest, count = [], [], 0
+    for array in arrays:
+        flat = array.reshape(-1) if array.flags.c_contiguous else array.ravel(order="K")
+        count += flat.size
+        remaining = flat.size % SQUARES_AT_ONCE
+        rest.append(flat[flat.size - remaining :])
+        whole = flat[: flat.size - remaining].reshape(-1, SQUARES_AT_ONCE)
+        rows += [whole[i : i + ROWS_AT_ONCE] for i in range(0, len(whole), ROWS_AT_ONCE)]
+
+    def squares(part: Any) -> float:
+        part = part.astype(dtype, copy=False)
+        return float(np.sum(np.vecdot(part, part), dtype=np.float64))
+
+    with quiet():
+        total = sum(map(squares, rest)) + sum(_each(squares, rows, count))
     tiny, largest = _RANGE[np.dtype(dtype).itemsize]
     return total if count * tiny * 2.0**30 < total <= largest else None

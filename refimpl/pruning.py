@@ -153,6 +153,13 @@ def prune_fraction(
             grouped = [abs(s) for s in grouped]
         # Inside one tensor a common divisor changes no order, but its rounding could make ties.
         divide = normalise if scope == "global" else "none"
+        if divide == "none" and all(previous[i] is None for i in group):
+            dtype = accumulation_dtype(xp, *grouped)
+            whole = quota.kept_in_each(xp, [astype(xp, s, dtype) for s in grouped])
+            if whole is not None:
+                for i, mask in zip(group, whole, strict=True):
+                    masks[i] = mask
+                continue
         values = _flatten(xp, grouped, [previous[i] for i in group], divide)
         before = None
         if any(previous[i] is not None for i in group):

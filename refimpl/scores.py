@@ -18,6 +18,7 @@ from .arrays import (
     Array,
     accumulation_dtype,
     astype,
+    each,
     euclidean_norm,
     namespace,
     present,
@@ -191,13 +192,15 @@ def _check(*inputs: tuple[str, Arrays]) -> None:
 
 def _each(formula: Callable[..., Array], *inputs: tuple[str, Arrays]) -> list[Array | None]:
     _check(*inputs)
-    scores: list[Array | None] = []
-    for entries in zip(*(values for _, values in inputs), strict=True):
+
+    def score(*entries: Array | None) -> Array | None:
         if any(array is None for array in entries):
-            scores.append(None)
-            continue
-        xp = namespace(*entries)
-        dtype = accumulation_dtype(xp, *entries)
-        score = formula(*(astype(xp, array, dtype) for array in entries))
-        scores.append(astype(xp, score, entries[0].dtype))
-    return scores
+            return None
+        arrays = present(entries)
+        xp = namespace(*arrays)
+        dtype = accumulation_dtype(xp, *arrays)
+        return astype(xp, formula(*(astype(xp, a, dtype) for a in arrays)), arrays[0].dtype)
+
+    lists = [arrays for _, arrays in inputs]
+    given = present(lists[0])
+    return each(namespace(given[0]), score, *lists) if given else [None for _ in lists[0]]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from refimpl import arrays, models, numpy_forms, numpy_threads, optimizers, trainer
-from refimpl.arrays import any_nan, present, smallest, where_or_zero
+from refimpl.arrays import all_but_smallest, any_nan, present, smallest, where_or_zero
 from refimpl.clipping import clip_global_norm, clip_norm, global_norm
 from refimpl.layers import avg_pool2d, conv2d, conv2d_in_cache, relu
 from refimpl.layers.windows import Axis
@@ -100,6 +100,27 @@ def test_a_large_selection_looks_at_a_sample_first(monkeypatch: pytest.MonkeyPat
     assert smallest(np, [key], 2**18).sum() == 2**18
     assert sizes
     assert max(sizes) < 2**16
+
+
+@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("share", [0.0, 0.0001, 0.5, 0.8, 0.9999, 1.0])
+@pytest.mark.parametrize("sampled_from", [2000, 10**6])
+def test_all_but_smallest(
+    name: str, share: float, sampled_from: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numpy_forms, "SAMPLED_FROM", sampled_from)
+    monkeypatch.setattr(numpy_forms, "SAMPLE", 400)
+    monkeypatch.setattr(numpy_forms, "AT_ONCE", 700)
+    monkeypatch.setattr(numpy_forms, "THREADED_FROM", 0)
+    monkeypatch.setattr(numpy_threads, "THREADS", 2)
+    key, k = LARGE[name](10_000), int(10_000 * share)
+    pieces = [key[:4000].reshape(40, 100).T, key[:0], key[4000:4001].reshape(()), key[4001:]]
+    fast = all_but_smallest(np, pieces, k)
+    slow = portable(monkeypatch, lambda: all_but_smallest(np, pieces, k))
+    for one, other, piece in zip(fast, slow, pieces, strict=True):
+        same_bits(one, other)
+        assert one.shape == piece.shape
+    assert sum(int(kept.sum()) for kept in fast) == 10_000 - k
 
 
 @pytest.mark.parametrize("where", [None, 0, 77, 299])
