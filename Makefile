@@ -27,11 +27,11 @@ node_packages := $(if $(shell command -v npm),$(tfjs)/node_modules/.package-lock
 
 all_tests := $(or $(SLOW),$(filter true,$(CI)))
 
-.PHONY: help verify test fixtures bench clean
+.PHONY: help verify verify-all records test fixtures bench clean
 .NOTPARALLEL:
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo 'ADAPTERS="refimpl torch"  check and install only these; default: $(ADAPTERS)'
 	@echo 'SLOW=1                    run the slow tests too, as CI does'
@@ -41,6 +41,17 @@ help: ## say what there is
 verify: extras := $(verify_extras)
 verify: $(call stamps,$(verify_extras)) ## check implementations against the fixtures
 	$(BIN)/secateurs verify $(adapters)
+
+# Every library, each where it can live: in $(VENV) or in an environment that `secateurs env` makes and names.
+all_runs := $(VENV)/verify-all.jsonl
+verify-all: extras := $(frameworks)
+verify-all: $(call stamps,$(frameworks)) $(node_packages) ## make all environments, check everything (long, the first time)
+	-$(BIN)/secateurs env --all
+	$(BIN)/secateurs verify --jsonl $(all_runs)
+
+records: $(call stamps,$(frameworks)) ## keep what verify-all saw: conformance/data/runs, FINDINGS.md
+	$(BIN)/python -m conformance.recorded --from $(all_runs)
+	$(BIN)/python -m conformance.findings
 
 test: extras := $(test_extras)
 test: $(call stamps,$(test_extras)) $(node_packages) ## lint, type-check and test this repository

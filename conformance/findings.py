@@ -125,7 +125,8 @@ INTRODUCTION = """\
 What current releases do with a gradient that contradicts their own documentation, or loses it: a zero, a NaN,
 a sign, a wrong norm. Each was seen with the version named; its lines call that library only and print what
 stands below them. This page is made by `python -m conformance.findings` from records of runs
-(`conformance/data/runs/`) and `conformance/findings/`; a finding whose case comes out right in a newer run has to leave it.
+(`conformance/data/runs/`) and `conformance/findings/`; a finding whose case comes out right in a newer run has
+to leave it.
 
 `secateurs show CASE` shows a case in full; `secateurs explain OPERATION` says what is canonical and why. That
 a library has another convention is no finding: see `secateurs matrix` and `secateurs diff`.
