@@ -68,6 +68,11 @@ bench: extras := torch
 bench: $(call stamps,torch) ## time refimpl beside PyTorch; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks $(if $(THREADS),--threads $(THREADS))
 
+# What it compares needs CuPy and a CUDA build of PyTorch, which no extra installs: name a Python that has them.
+CUDA_PYTHON ?= $(BIN)/python
+bench-cuda: ## time refimpl on CuPy beside PyTorch CUDA: make bench-cuda CUDA_PYTHON=python
+	@$(CUDA_PYTHON) -m benchmarks.cuda
+
 clean: ## remove the environment and what tools left behind
 	rm -rf $(VENV) $(tfjs)/node_modules build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

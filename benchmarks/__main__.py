@@ -19,9 +19,11 @@ HEADER = """# Results
 The machine is shared and not quiet. Each peer has a process of its own, and they take turns, call by call;
 times are medians, and a ratio is the median of the ratios within the turns (in brackets: the middle half
 of them). Below 1 refimpl is faster. PyTorch runs in eager mode on the CPU, refimpl on NumPy, float32 both,
-with as many threads each; NumPy uses them in matrix products only. Before it is timed, each pair is checked
-to do the same work.
+with as many threads each. NumPy itself uses them in large matrix products only, refimpl for whatever is
+worth dividing (`refimpl/numpy_threads.py`). Before it is timed, each pair is checked to do the same work.
 """
+
+LOAD = "Other work shared the cores: on average {before:.1f} programs wanted one when this began, {after:.1f} when it ended."
 
 
 NAMES = ("cnn", "mlp", "clip", "prune", "growth")
@@ -46,6 +48,7 @@ def main() -> None:
     cores = os.cpu_count() or 1
     names = arguments.names or list(NAMES)
     compared = [name for name in names if name != "growth"]
+    before = _load()
     sections = [HEADER.format(machine=_machine(cores))]
     for threads in [arguments.threads] if arguments.threads else sorted({cores, 1}, reverse=True):
         if compared:
@@ -53,6 +56,9 @@ def main() -> None:
             sections.append(f"{heading}\n\n{_part(compared, threads, arguments.largest)}")
     if "growth" in names:
         sections.append(f"## Growth, 1 thread\n\n{_part(['growth'], 1, arguments.largest)}")
+    after = _load()
+    if before is not None and after is not None:
+        sections.insert(1, LOAD.format(before=before, after=after) + "\n")
     page = "\n".join(sections)
     if not arguments.names:
         RESULTS.write_text(page, encoding="utf-8")
@@ -89,6 +95,11 @@ def _run(arguments: argparse.Namespace) -> None:
         print("\n".join(report.growth(arguments.largest)))
     else:
         print("\n".join(report.comparisons(arguments.names, arguments.threads)))
+
+
+def _load() -> float | None:
+    """Return how many programs wanted a core, averaged over five minutes, where the system tells."""
+    return os.getloadavg()[1] if hasattr(os, "getloadavg") else None
 
 
 def _machine(cores: int) -> str:

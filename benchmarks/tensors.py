@@ -29,11 +29,11 @@ def clip_peers() -> dict[str, Callable[[], Run]]:
     """
 
     def ours(reuse: bool) -> Run:
-        grads, limit = normal(100, (500, 500)), _sinking()
+        grads, limit = normal(100, (500, 500)), sinking()
         return lambda: clipping.clip_global_norm(grads, next(limit), reuse=reuse)
 
     def theirs() -> Run:
-        limit = _sinking()
+        limit = sinking()
         params = [torch.nn.Parameter(torch.empty(500, 500)) for _ in range(100)]
         for param, array in zip(params, normal(100, (500, 500)), strict=True):
             param.grad = torch.from_numpy(array)
@@ -46,7 +46,8 @@ def clip_peers() -> dict[str, Callable[[], Run]]:
     }
 
 
-def _sinking() -> Iterator[float]:
+def sinking() -> Iterator[float]:
+    """Yield limits that go down, so that each call has something to clip."""
     return (1000.0 * 0.9**call for call in count())
 
 
@@ -71,12 +72,12 @@ def prune_peers() -> dict[str, Callable[[], Run]]:
     """
 
     def theirs() -> Run:
-        fresh = [_layers(normal(10, (1000, 1000))) for _ in range(2 * PRUNE_TURNS + 3)]
-        return lambda: _prune_layers(fresh.pop())
+        fresh = [layers(normal(10, (1000, 1000))) for _ in range(2 * PRUNE_TURNS + 3)]
+        return lambda: prune_layers(fresh.pop())
 
     def ours() -> Run:
         arrays = normal(10, (1000, 1000))
-        return lambda: _prune_arrays(arrays)
+        return lambda: prune_arrays(arrays)
 
     return {"refimpl": ours, "torch": theirs}
 
@@ -84,20 +85,23 @@ def prune_peers() -> dict[str, Callable[[], Run]]:
 PRUNE_TURNS = 10
 
 
-def _layers(arrays: list[Any]) -> list[Any]:
-    layers = [torch.nn.Linear(1, 1, bias=False) for _ in arrays]
-    for layer, array in zip(layers, arrays, strict=True):
+def layers(arrays: list[Any]) -> list[Any]:
+    """Return layers of PyTorch with these weights."""
+    made = [torch.nn.Linear(1, 1, bias=False) for _ in arrays]
+    for layer, array in zip(made, arrays, strict=True):
         layer.weight = torch.nn.Parameter(torch.from_numpy(array))
-    return layers
+    return made
 
 
-def _prune_layers(layers: list[Any]) -> list[Any]:
+def prune_layers(layers: list[Any]) -> list[Any]:
+    """Prune layers of PyTorch together; return them."""
     weights = [(layer, "weight") for layer in layers]
     prune.global_unstructured(weights, pruning_method=prune.L1Unstructured, amount=0.8)
     return layers
 
 
-def _prune_arrays(arrays: list[Any]) -> list[Any]:
+def prune_arrays(arrays: list[Any]) -> list[Any]:
+    """Return arrays without the smallest of all their entries."""
     ranked = scores.magnitude(arrays)
     return pruning.prune_fraction(arrays, ranked, amount=0.8, scope="global")[1]
 
@@ -105,8 +109,8 @@ def _prune_arrays(arrays: list[Any]) -> list[Any]:
 def check_prune() -> None:
     """Raise ValueError if the libraries do not prune the same weights."""
     arrays = normal(10, (1000, 1000))
-    mine = np.concatenate([array.ravel() for array in _prune_arrays(arrays)])
-    pruned = _prune_layers(_layers([array.copy() for array in arrays]))
+    mine = np.concatenate([array.ravel() for array in prune_arrays(arrays)])
+    pruned = prune_layers(layers([array.copy() for array in arrays]))
     other = np.concatenate([layer.weight.detach().numpy().ravel() for layer in pruned])
     weights = np.concatenate([array.ravel() for array in arrays])
     # PyTorch does not say which of equal weights go, so the two may differ in those at the boundary.
@@ -122,9 +126,9 @@ def growing(size: int) -> dict[str, Run]:
     grads = [array.copy() for array in arrays]
     adam = optimizers.adam(lr=1e-3)
     state = adam.init(arrays)
-    limit = _sinking()
+    limit = sinking()
     return {
         "clip by global norm": lambda: clipping.clip_global_norm(grads, next(limit), reuse=True),
-        "prune by magnitude": lambda: _prune_arrays(arrays),
+        "prune by magnitude": lambda: prune_arrays(arrays),
         "Adam": lambda: adam.update(arrays, grads, state),
     }

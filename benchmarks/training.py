@@ -42,14 +42,20 @@ CNN: list[dict[str, Any]] = [
 class Refimpl:
     """The canonical trainer; each call takes a step."""
 
-    def __init__(self, model: list[dict[str, Any]], x: Any, targets: Any) -> None:
-        self.model, self.batch = model, (x, targets)
+    def __init__(
+        self,
+        model: list[dict[str, Any]],
+        x: Any,
+        targets: Any,
+        move: Callable[[Any], Any] = lambda array: array,
+    ) -> None:
+        self.model, self.batch = model, (move(x), move(targets))
         self.plan = trainer.Plan(
             {"operation": "optim.sgd", "lr": LR, "momentum": MOMENTUM},
             clip={"operation": "clip.global_norm", "max_norm": MAX_NORM},
         )
         params = models.initial_params(model, x.shape[1:], seed=0)
-        self.state = trainer.start(self.plan, params)
+        self.state = trainer.start(self.plan, [move(param) for param in params])
 
     def __call__(self) -> None:
         """Take one step."""
@@ -64,11 +70,16 @@ class Torch:
     """PyTorch in eager mode, from the same parameters; each call takes a step."""
 
     def __init__(
-        self, model: list[dict[str, Any]], x: Any, targets: Any, channels_last: bool = False
+        self,
+        model: list[dict[str, Any]],
+        x: Any,
+        targets: Any,
+        channels_last: bool = False,
+        device: str = "cpu",
     ) -> None:
         params = models.initial_params(model, x.shape[1:], seed=0)
-        self.net = torch.nn.Sequential(*_modules(model, params))
-        self.x, self.targets = torch.from_numpy(x), torch.from_numpy(targets)
+        self.net = torch.nn.Sequential(*_modules(model, params)).to(device)
+        self.x, self.targets = torch.from_numpy(x).to(device), torch.from_numpy(targets).to(device)
         if x.ndim == 4:
             self.x = self.x.permute(0, 3, 1, 2).contiguous()
         if channels_last:

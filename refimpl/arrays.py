@@ -71,6 +71,8 @@ def accumulation_dtype(xp: Namespace, *arrays: Array | None) -> DType:
     This is the dtype of norms, penalty values and losses, and the dtype in which 16-bit inputs are
     computed before they are rounded back, once, at the end.
     """
+    if len(arrays) == 1 and arrays[0] is not None:
+        return _accumulation_dtype(xp, arrays[0].dtype)
     return _accumulation_dtype(xp, *[array.dtype for array in arrays if array is not None])
 
 

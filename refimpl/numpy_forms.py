@@ -241,20 +241,22 @@ def sum_of_squares(arrays: Sequence[Any], dtype: Any) -> float | None:
     vanish is less than the smallest normal number for each element, so a sum of more than 2^30
     times all of that has lost nothing that its last digit could show.
     """
-    rows, rest, count = [], [], 0
-    for array in arrays:
-        flat = array.reshape(-1) if array.flags.c_contiguous else array.ravel(order="K")
-        count += flat.size
-        remaining = flat.size % SQUARES_AT_ONCE
-        rest.append(flat[flat.size - remaining :])
-        whole = flat[: flat.size - remaining].reshape(-1, SQUARES_AT_ONCE)
-        rows += [whole[i : i + ROWS_AT_ONCE] for i in range(0, len(whole), ROWS_AT_ONCE)]
+    rows, count, total = [], 0, 0.0
 
     def squares(part: Any) -> float:
         part = part.astype(dtype, copy=False)
         return float(np.sum(np.vecdot(part, part), dtype=np.float64))
 
     with quiet():
-        total = sum(map(squares, rest)) + sum(_each(squares, rows, count))
+        for array in arrays:
+            flat = array.reshape(-1) if array.flags.c_contiguous else array.ravel(order="K")
+            count += flat.size
+            whole = flat.size - flat.size % SQUARES_AT_ONCE
+            rest = flat[whole:].astype(dtype, copy=False)
+            total += float(rest.dot(rest))
+            for start in range(0, whole, ROWS_AT_ONCE * SQUARES_AT_ONCE):
+                stop = min(start + ROWS_AT_ONCE * SQUARES_AT_ONCE, whole)
+                rows.append(flat[start:stop].reshape(-1, SQUARES_AT_ONCE))
+        total += sum(_each(squares, rows, count))
     tiny, largest = _RANGE[np.dtype(dtype).itemsize]
     return total if count * tiny * 2.0**30 < total <= largest else None

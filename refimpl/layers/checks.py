@@ -14,12 +14,18 @@ Padding: TypeAlias = Sequence[Sequence[int]]
 
 def check_real(xp: Namespace, **arrays: Array | None) -> None:
     """Raise ValueError unless the arrays are real floats, all of one dtype (``None`` is ignored)."""
-    given = {name: array for name, array in arrays.items() if array is not None}
+    first = None
     different = False
-    for name, array in given.items():
-        real_floating(xp, name, array)
-        different = different or array.dtype != next(iter(given.values())).dtype
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        if first is None or array.dtype != first:
+            real_floating(xp, name, array)
+            different, first = first is not None, array.dtype
+            if different:
+                break
     if different:
+        given = {name: array for name, array in arrays.items() if array is not None}
         found = ", ".join(f"{name} {array.dtype}" for name, array in given.items())
         raise ValueError(f"all arrays must have one dtype, got {found}")
 
@@ -27,12 +33,14 @@ def check_real(xp: Namespace, **arrays: Array | None) -> None:
 def check_shape(name: str, array: Array, expected: Sequence[int | str]) -> None:
     """Raise ValueError unless the shape is the expected one; a string stands for any extent."""
     shape = tuple(array.shape)
-    fits = len(shape) == len(expected)
-    for want, extent in zip(expected, shape, strict=False):
-        fits = fits and (want == extent or isinstance(want, str))
-    if not fits:
-        wanted = ", ".join(str(want) for want in expected) + "," * (len(expected) == 1)
-        raise ValueError(f"{name} must have shape ({wanted}), got {shape}")
+    if len(shape) == len(expected):
+        for want, extent in zip(expected, shape, strict=True):
+            if want != extent and not isinstance(want, str):
+                break
+        else:
+            return
+    wanted = ", ".join(str(want) for want in expected) + "," * (len(expected) == 1)
+    raise ValueError(f"{name} must have shape ({wanted}), got {shape}")
 
 
 def check_upstream(dy: Array, y: Array) -> None:
