@@ -42,8 +42,8 @@ def stages() -> tuple[Stage, ...]:
             weight tensor. For the global norm they count as one long vector: every element is squared, and all
             squares are added. The squares of the tensors can be added one tensor at a time.""",
             r"S = \sum_t \sum_i g_{t,i}^2",
-            (excerpt(numpy_forms.sum_of_squares, "for array in arrays", "flat = array.ravel"),
-             excerpt(numpy_forms.sum_of_squares, "total += float(np.dot")), numbers.CASE, numbers.squares),
+            (excerpt(numpy_forms.sum_of_squares, "def squares(part", "return float(np.sum",
+                ("return float(np.sum",)),), numbers.CASE, numbers.squares),
         Stage("norm", "Take the root", """The root of the sum is the length of that vector, its 2-norm. It is
             always taken over the gradient before clipping, and this is the number that training logs show.""",
             r"n = \sqrt{S} = \lVert g \rVert_2",
@@ -102,7 +102,7 @@ def stages() -> tuple[Stage, ...]:
             NaN. Squares of $10^{20}$ exceed float32 though the norm does not, so they are scaled by
             a power of two first, which rounds nothing.""",
             r"n = \frac{\sqrt{\sum (s\,g_i)^2}}{s} \quad s = 2^{e}",
-            (excerpt(norms.scaled_norm, "usable =", "scale = xp.where"),
+            (excerpt(norms._scaled_norm, "usable =", "scale = xp.where"),
              excerpt(norms._guard_nonfinite, "one, nan", "factor = xp.where")),
             f"{numbers.OPERATION}/*-f32, named in the table",
             edges.fill(numbers.OPERATION, numbers.EDGES, numbers.clip, "max_norm"), ("dialect",)),

@@ -166,7 +166,7 @@ def topic() -> Topic:
         Stage("edges", "Zeros, NaN, infinities, overflow", """The same corners as for the global
             norm, but a NaN in one tensor leaves the others alone.""",
             r"n = \frac{\sqrt{\sum (s\,g_i)^2}}{s} \quad s = 2^{e}",
-            (excerpt(norms.scaled_norm, "usable =", "scale = xp.where"),),
+            (excerpt(norms._scaled_norm, "usable =", "scale = xp.where"),),
             f"{OPERATION}/*-f32, named in the table", edges.fill(OPERATION, EDGES, clip, "max_norm"),
                 ("dialect",)),
     ), (

@@ -23,7 +23,8 @@ SIGNS = {
     "alpha": "α", "eta": "η", "varepsilon": "ε", "sigma": "σ", "lfloor": "⌊", "rfloor": "⌋", "lceil": "⌈",
     "rceil": "⌉", "min": "min", "max": "max", "cos": "cos", "tanh": "tanh", "log": "log", "exp": "exp",
     "dots": "…", "quad": "   ", "qquad": "     ", ",": " ", ";": " ", "!": "", "{": "{", "}": "}",
-    "|": "‖", "pm": "±", "Rightarrow": "⇒", "top": "ᵀ", "prime": "′", "wedge": "and", "rho": "ρ",
+    "|": "‖", "pm": "±", "Rightarrow": "⇒", "top": "ᵀ", "prime": "′", "wedge": "and", "rho": "ρ", "mu": "μ",
+        "bar": "",
     "Delta": "Δ", "tau": "τ", "neg": "not ", "%": "%", "circ": "°", "setminus": "∖", "arccos": "arccos",
 }  # fmt: skip
 NAMED = {"text", "mathrm", "operatorname", "mathbf"}

@@ -176,7 +176,7 @@ CLIPS: dict[str, Any] = {
     "global_norm": (
         clips.by_global_norm,
         (_SCALED, r"\min\left(1, \frac{«c»}{«n»}\right) \quad \hat n = «m»"),
-        excerpt(clipping.measure_global_norm, "scale = clipper", "result = scale(result)"),
+        excerpt(clipping.measure_global_norm, "scale = clipper"),
         "Global-norm clip",
     ),
 }  # fmt: skip

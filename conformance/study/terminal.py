@@ -112,6 +112,8 @@ def _grid(console: Console, block: Grid) -> None:
                 text.plain = f"({cell.text})"
             elif cell.state == "here":
                 text.plain = f"[{cell.text}]"
+            elif cell.state == "patch":
+                text.plain = f"<{cell.text}>"
         table.add_row(*cells)
     console.print(Padding(table, (0, 0, 0, 2)))
 
