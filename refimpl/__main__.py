@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from . import datasets, models, trainer
+from . import checkpoints, datasets, models, trainer
 from .arrays import namespace
 from .backends import BACKENDS, Backend, Unavailable, backend
 
@@ -53,15 +54,23 @@ def parser() -> argparse.ArgumentParser:
     add("--data", default="digits", help="digits, or IMAGES,LABELS: two files in IDX format")
     add("--clip", help="value:C, norm:C, global_norm:C, or JSON; none by default")
     add("--prune", help="the final sparsity, or JSON; gradual by magnitude over the run")
-    add("--optimizer", default="sgd", help="sgd, adam, adamw, or JSON")
+    add(
+        "--penalty",
+        help="l1:λ, l2:λ, elastic_net:λ1,λ2, group_lasso:λ (a group is a unit), or JSON",
+    )
+    add("--optimizer", default="sgd", help="sgd, adam, adamw, rmsprop, adagrad, or JSON")
     add("--lr", type=float, default=0.05, help="learning rate (default 0.05)")
+    add("--lr-schedule", default="constant", help="constant, cosine, step:EVERY, or JSON")
     add("--momentum", type=float, default=0.9, help="momentum of sgd (default 0.9)")
     add("--epochs", type=int, default=5)
     add("--batch-size", type=int, default=32)
     add("--seed", type=int, default=0)
     add("--backend", choices=sorted(BACKENDS), default="numpy")
     add("--device", help="a device of the backend, cuda:0 say")
-    add("--trace", type=Path, help="write a JSON line per step: loss, norm, clipped, sparsity")
+    add("--trace", type=Path, help="write a JSON line per step: loss, norm, clipped, sparsity, lr")
+    add("--checkpoint", type=Path, help="write the state here after every epoch")
+    add("--resume", type=Path, help="go on from a checkpoint, with the other options as they were")
+    add("--stop-after", type=int, help="stop after this epoch, as if the run were interrupted")
     add("--quiet", action="store_true", help="print the last line only")
     return top
 
@@ -94,19 +103,21 @@ def train(options: argparse.Namespace, library: Backend) -> None:
     images, labels = load(options.data)
     seen, held_out = datasets.split(len(labels), options.seed)
     model = description(options.model)
-    params = models.initial_params(model, images.shape[1:], options.seed)
     per_epoch = -(-len(seen) // options.batch_size)
     plan = make_plan(options, model, per_epoch * options.epochs)
-    state = trainer.start(plan, [library.to_device(p) for p in params])
+    state = first_state(options, model, plan, images.shape[1:], library)
     steps: list[dict[str, Any]] = []
-    for epoch in range(options.epochs):
-        order = trainer.minibatches(len(seen), options.batch_size, options.seed + epoch)
+    for epoch in range(state.step // per_epoch, options.stop_after or options.epochs):
+        drawn = np.random.default_rng([options.seed, epoch])
         batches = (
-            [tuple(library.to_device(a[seen[rows]]) for a in (images, labels))] for rows in order
+            [batch(model, images[seen[rows]], labels[seen[rows]], drawn, library)]
+            for rows in trainer.minibatches(len(seen), options.batch_size, options.seed + epoch)
         )
         first = len(steps)
         state = trainer.train(model, LOSS, plan, state, batches, listener(steps, plan, library))
-        accuracy = evaluate(model, state.params, images[held_out], labels[held_out], library)
+        if options.checkpoint:
+            checkpoints.save(options.checkpoint, plan, moved(state, library.to_numpy))
+        accuracy = evaluate(model, state, images[held_out], labels[held_out], library)
         mean = float(np.mean([s["loss"] for s in steps[first:]]))
         clipped = sum(s["clipped"] for s in steps[first:])
         if not options.quiet or epoch == options.epochs - 1:
@@ -117,6 +128,50 @@ def train(options: argparse.Namespace, library: Backend) -> None:
             )
     if options.trace:
         write_whole(options.trace, "".join(json.dumps(step) + "\n" for step in steps))
+
+
+def first_state(
+    options: argparse.Namespace, model: Any, plan: trainer.Plan, shape: Any, library: Backend
+) -> trainer.State:
+    """Return the state of a checkpoint, or one to start from."""
+    params = models.initial_params(model, shape, options.seed)
+    running = models.initial_running(model, shape)
+    if options.resume is None:
+        moved_params = [library.to_device(p) for p in params]
+        return trainer.start(plan, moved_params, running=[library.to_device(r) for r in running])
+    saved, state = checkpoints.load(options.resume, library.to_device)
+    if [p.shape for p in params] != [tuple(p.shape) for p in state.params]:
+        raise ValueError(f"{options.resume} is a checkpoint of another model")
+    if saved != plan:
+        raise ValueError(f"{options.resume} was written with other options, its plan is {saved}")
+    return state
+
+
+def moved(state: trainer.State, to: Any) -> trainer.State:
+    """Return a state with every array moved, to the host say."""
+
+    def each(arrays: list[Any]) -> list[Any]:
+        return [None if array is None else to(array) for array in arrays]
+
+    slots = {
+        name: values if name == "step" else each(values) for name, values in state.optimizer.items()
+    }
+    return dataclasses.replace(
+        state,
+        params=each(state.params),
+        masks=each(state.masks),
+        running=each(state.running),
+        optimizer=slots,
+    )
+
+
+def batch(
+    model: Any, images: Any, labels: Any, drawn: np.random.Generator, library: Backend
+) -> tuple[Any, ...]:
+    """Return a batch on the device, with the masks of dropout if the model drops anything."""
+    masks = models.dropout_masks(model, images.shape[1:], len(labels), drawn)
+    given = library.to_device(images), library.to_device(labels)
+    return (*given, [library.to_device(m) for m in masks]) if masks else given
 
 
 def listener(steps: list[dict[str, Any]], plan: trainer.Plan, library: Backend) -> trainer.OnStage:
@@ -138,6 +193,7 @@ def listener(steps: list[dict[str, Any]], plan: trainer.Plan, library: Backend) 
                     "step": step,
                     **now,
                     "clipped": now["total_norm"] > limit,
+                    "lr": plan.lr(step),
                     "sparsity": 1 - kept / total if total else 0.0,
                 }
             )
@@ -145,12 +201,12 @@ def listener(steps: list[dict[str, Any]], plan: trainer.Plan, library: Backend) 
     return listen
 
 
-def evaluate(model: Any, params: Any, images: Any, labels: Any, library: Backend) -> float:
+def evaluate(model: Any, state: trainer.State, images: Any, labels: Any, library: Backend) -> float:
     """Return the accuracy on held-out images."""
     right = 0
     for begin in range(0, len(labels), 256):
         x = library.to_device(images[begin : begin + 256])
-        y, _ = models.forward(model, params, x)
+        y, _, _ = models.run(model, state.params, x, running=state.running, training=False)
         chosen = library.to_numpy(namespace(y).argmax(y, axis=1))
         right += int((chosen == labels[begin : begin + 256]).sum())
     return right / len(labels)
@@ -186,9 +242,40 @@ def make_plan(options: argparse.Namespace, model: Any, steps: int) -> trainer.Pl
         optimizer["momentum"] = options.momentum
     if options.optimizer.startswith("{"):
         optimizer = json.loads(options.optimizer)
+    optimizer["lr"] = rates_of(options.lr_schedule, optimizer.get("lr", options.lr), steps)
     return trainer.Plan(
-        optimizer, clip=clip_of(options.clip), prune=prune_of(options.prune, model, steps)
+        optimizer,
+        clip=clip_of(options.clip),
+        penalty=penalty_of(options.penalty),
+        prune=prune_of(options.prune, model, steps),
     )
+
+
+def rates_of(text: str, lr: Any, steps: int) -> Any:
+    """Return a learning rate, or a schedule from ``cosine``, ``step:100`` or JSON."""
+    if text == "constant":
+        return lr
+    if text.startswith("{"):
+        return json.loads(text)
+    name, _, every = text.partition(":")
+    extra = {"every": int(every)} if every else {}
+    return {"schedule": name, "lr": lr, "steps": steps, **extra}
+
+
+def penalty_of(text: str | None) -> dict[str, Any] | None:
+    """Return a penalty from ``l1:1e-4`` or JSON."""
+    if text is None or text.startswith("{"):
+        return None if text is None else json.loads(text)
+    kind, _, numbers = text.partition(":")
+    if f"penalty.{kind}" not in trainer.PENALTIES or not numbers:
+        raise ValueError(
+            f"--penalty must be l1:λ, l2:λ, elastic_net:λ1,λ2 or group_lasso:λ, got {text!r}"
+        )
+    if kind == "elastic_net":
+        l1, l2 = (float(number) for number in numbers.split(","))
+        return {"operation": "penalty.elastic_net", "l1": l1, "l2": l2}
+    axis = {"axis": -1} if kind == "group_lasso" else {}
+    return {"operation": f"penalty.{kind}", "strength": float(numbers), **axis}
 
 
 def clip_of(text: str | None) -> dict[str, Any] | None:

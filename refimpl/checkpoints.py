@@ -59,6 +59,7 @@ def save(path: str | os.PathLike[str], plan: Plan, state: State) -> None:
         "step": state.step,
         "params": [put(f"params.{i}", p) for i, p in enumerate(state.params)],
         "masks": [put(f"masks.{i}", m) for i, m in enumerate(state.masks)],
+        "running": [put(f"running.{i}", r) for i, r in enumerate(state.running)],
         "optimizer": {
             slot: list(values)
             if slot == "step"
@@ -97,7 +98,8 @@ def load(
             for slot, values in layout["optimizer"].items()
         }
         params, masks = ([get(name) for name in layout[part]] for part in ("params", "masks"))
-        return plan, State(params, optimizer, masks, layout["step"])
+        running = [get(name) for name in layout.get("running", [])]
+        return plan, State(params, optimizer, masks, layout["step"], running)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = str(error) if type(error) is ValueError else "its header cannot be read"
         raise ValueError(f"{path} is damaged or no checkpoint: {reason}") from None

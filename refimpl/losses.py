@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import array_api_compat
 
-from .arrays import Array, astype, namespace, widen
+from .arrays import Array, DType, Namespace, astype, namespace, widen
 from .checks import choice
 from .layers.checks import check_real, check_shape
 
@@ -39,14 +39,14 @@ def softmax_cross_entropy(
     check_shape("logits", logits, ("N", "C"))
     examples, classes = logits.shape
     check_shape("targets", targets, (examples,))
-    if targets.dtype != xp.int64:
+    if targets.dtype != xp.int64 and targets.dtype != _default_integer(xp):
         raise ValueError(f"targets must be int64 class indices, got {targets.dtype}")
     if classes == 0:
         raise ValueError(f"logits must have at least one class, got shape {logits.shape}")
     divisor = _divisor("example", examples, reduction, empty_mean)
     if bool(xp.any((targets < 0) | (targets >= classes))):
         raise ValueError(f"targets must be at least 0 and less than the {classes} classes")
-    index = xp.arange(classes, dtype=xp.int64, device=array_api_compat.device(logits))
+    index = xp.arange(classes, dtype=targets.dtype, device=array_api_compat.device(logits))
     is_target = xp.expand_dims(targets, axis=1) == index
     wide = widen(xp, logits)
     zero = xp.zeros_like(wide)
@@ -153,6 +153,11 @@ def binary_cross_entropy(
         return astype(xp, (probability - t) / divisor, logits.dtype)
 
     return loss, backprop
+
+
+def _default_integer(xp: Namespace) -> DType:
+    """Return the library's default integer: int64, but int32 on JAX without its 64-bit mode."""
+    return xp.__array_namespace_info__().default_dtypes()["integral"]
 
 
 def _divisor(what: str, count: int, reduction: str, empty_mean: str) -> float:

@@ -11,8 +11,8 @@ A model is a list of layers, each a dict that JSON can hold, named after the ope
     ]
 
 The parameters are one flat list: weight and bias of each layer that has them (a recurrent layer has
-its recurrent weight between the two), in the order of the layers. Images are NHWC, kernels HWIO, dense
-weights (in, out), sequences (N, T, in).
+its recurrent weight between the two, batch norm has scale and shift), in the order of the layers. Images
+are NHWC, kernels HWIO, dense weights (in, out), sequences (N, T, in).
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ import numpy as np
 from .arrays import Array, namespace
 from .layers import (
     avg_pool2d,
+    batch_norm,
     conv2d,
     dense,
+    dropout,
     flatten,
     leaky_relu,
     max_pool2d,
@@ -73,11 +75,14 @@ LOSSES: dict[str, Callable[..., Any]] = {
 }
 
 
+BATCH_NORM, DROPOUT = "layer.batch_norm", "layer.dropout"
+
+
 def parameter_count(layer: Mapping[str, Any]) -> int:
     """Return how many parameter arrays a layer takes from the list."""
     if layer["operation"] == "layer.rnn":
         return 3
-    return 2 if layer["operation"] in WITH_PARAMETERS else 0
+    return 2 if layer["operation"] in (*WITH_PARAMETERS, BATCH_NORM) else 0
 
 
 def forward(model: Model, params: Sequence[Array], x: Array) -> tuple[Array, Backprop]:
@@ -85,23 +90,65 @@ def forward(model: Model, params: Sequence[Array], x: Array) -> tuple[Array, Bac
 
     ``x`` has the batch along its first axis. ``backprop(dy)`` returns ``dx`` and the gradients of the
     parameters, in their order: each layer's backward pass, last layer first (the chain rule). With
-    ``with_dx=False`` a convolution that comes first spares its part of ``dx``, which is None then.
+    ``with_dx=False`` a convolution that comes first spares its part of ``dx``, which is None then. Batch
+    norm takes the statistics of this batch, and dropout drops nothing: :func:`run` knows more.
 
     Raises ValueError for an unknown layer or a number of parameters that does not fit the model.
     """
-    expected = sum(parameter_count(layer) for layer in model)
-    if len(params) != expected:
-        raise ValueError(f"the model has {expected} parameters, got {len(params)}")
-    remaining = list(params)
+    y, backprop, _ = run(model, params, x)
+    return y, backprop
+
+
+def run(
+    model: Model,
+    params: Sequence[Array],
+    x: Array,
+    *,
+    masks: Sequence[Array] | None = None,
+    running: Sequence[Array] | None = None,
+    training: bool = True,
+) -> tuple[Array, Backprop, list[Array]]:
+    """Run a model as :func:`forward` does; return also the new running values of its batch norms.
+
+    Args:
+        model: its layers.
+        params: weight and bias of each layer that has them.
+        x: the batch, along its first axis.
+        masks: one boolean array for each dropout layer, in order, of the shape that the layer sees
+            (:func:`dropout_masks`); None drops nothing, as when a model is used.
+        running: mean and variance of each batch norm, in order (:func:`initial_running`). None keeps
+            no account of them.
+        training: whether batch norm takes the statistics of this batch, else the running ones.
+
+    Raises ValueError for an unknown layer, or a number of parameters, masks or running values that
+    does not fit the model.
+    """
+    _check_count("parameters", len(params), sum(parameter_count(layer) for layer in model))
+    names = [layer["operation"] for layer in model]
+    if masks is not None:
+        _check_count("masks of dropout", len(masks), names.count(DROPOUT))
+    if running is not None or not training:
+        _check_count("running values", len(running or ()), 2 * names.count(BATCH_NORM))
+    remaining, given, statistics = list(params), iter(masks or ()), list(running or ())
     pullbacks: list[Callable[..., Any]] = []
+    updated: list[Array] = []
     for layer in model:
-        options = _options(layer)
-        if layer["operation"] in WITH_PARAMETERS:
-            count = parameter_count(layer)
-            own, remaining = remaining[:count], remaining[count:]
-            x, pullback = WITH_PARAMETERS[layer["operation"]](x, *own, **options)
+        options, name = _options(layer), layer["operation"]
+        count = parameter_count(layer)
+        own, remaining = remaining[:count], remaining[count:]
+        if name == BATCH_NORM:
+            (scale, shift), (mean, var) = own, statistics[:2] or (own[1], own[0])
+            statistics = statistics[2:]
+            x, new, pullback = batch_norm(x, scale, shift, mean, var, training=training, **options)
+            updated += new if running is not None else ()
+        elif name == DROPOUT:
+            if masks is None:
+                continue
+            x, pullback = dropout(x, next(given), **options)
+        elif name in WITH_PARAMETERS:
+            x, pullback = WITH_PARAMETERS[name](x, *own, **options)
         else:
-            x, pullback = WITHOUT_PARAMETERS[layer["operation"]](x, **options)
+            x, pullback = WITHOUT_PARAMETERS[name](x, **options)
         pullbacks.append(pullback)
 
     spares = bool(model) and model[0]["operation"] == "layer.conv2d"
@@ -118,12 +165,18 @@ def forward(model: Model, params: Sequence[Array], x: Array) -> tuple[Array, Bac
                 dy = result
         return dy, grads
 
-    return x, backprop
+    return x, backprop, updated
+
+
+def _check_count(what: str, given: int, expected: int) -> None:
+    if given != expected:
+        raise ValueError(f"the model has {expected} {what}, got {given}")
 
 
 def _options(layer: Mapping[str, Any]) -> dict[str, Any]:
-    if layer["operation"] not in WITH_PARAMETERS and layer["operation"] not in WITHOUT_PARAMETERS:
-        known = ", ".join(sorted(WITH_PARAMETERS | WITHOUT_PARAMETERS))
+    every = {*WITH_PARAMETERS, *WITHOUT_PARAMETERS, BATCH_NORM, DROPOUT}
+    if layer["operation"] not in every:
+        known = ", ".join(sorted(every))
         raise ValueError(f"unknown layer {layer['operation']!r}; there are: {known}")
     shape = {"operation", "units", "filters", "kernel"}
     return {name: value for name, value in layer.items() if name not in shape}
@@ -151,18 +204,57 @@ def initial_params(
     identity around 0, 1 / fan_in (LeCun et al. 1998, "Efficient BackProp").
     """
     rng = np.random.default_rng(seed)
-    shape = tuple(input_shape)
     params: list[np.ndarray[Any, Any]] = []
-    for layer in model:
-        if layer["operation"] in WITH_PARAMETERS:
+    for layer, shape in zip(model, _shapes(model, input_shape), strict=True):
+        if layer["operation"] == BATCH_NORM:
+            params += [np.ones(shape[-1], dtype), np.zeros(shape[-1], dtype)]
+        elif layer["operation"] in WITH_PARAMETERS:
             gain = 1.0 if layer["operation"] == "layer.rnn" else 2.0
             for weight_shape in _weight_shapes(layer, shape):
                 fan_in = math.prod(weight_shape[:-1])
                 weight = rng.standard_normal(weight_shape) * math.sqrt(gain / fan_in)
                 params.append(weight.astype(dtype))
             params.append(np.zeros(weight_shape[-1], dtype))
-        shape = _output_shape(layer, params, shape)
     return params
+
+
+def initial_running(
+    model: Model, input_shape: Sequence[int], dtype: str = "float32"
+) -> list[np.ndarray[Any, Any]]:
+    """Return mean 0 and variance 1 for each channel of each batch norm, as NumPy arrays."""
+    return [
+        fill(shape[-1], dtype)
+        for layer, shape in zip(model, _shapes(model, input_shape), strict=True)
+        if layer["operation"] == BATCH_NORM
+        for fill in (np.zeros, np.ones)
+    ]
+
+
+def dropout_masks(
+    model: Model, input_shape: Sequence[int], count: int, rng: np.random.Generator
+) -> list[np.ndarray[Any, Any]]:
+    """Draw the masks of every dropout layer for ``count`` examples with NumPy (True keeps)."""
+    return [
+        rng.random((count, *shape)) >= layer["rate"]
+        for layer, shape in zip(model, _shapes(model, input_shape), strict=True)
+        if layer["operation"] == DROPOUT
+    ]
+
+
+def _shapes(model: Model, input_shape: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the shape, without the batch, of what each layer sees."""
+    shape, shapes = tuple(input_shape), []
+    for layer in model:
+        shapes.append(shape)
+        if layer["operation"] in (BATCH_NORM, DROPOUT):
+            continue
+        own: list[np.ndarray[Any, Any]] = []
+        if layer["operation"] in WITH_PARAMETERS:
+            own = [np.zeros(weight, np.float32) for weight in _weight_shapes(layer, shape)]
+            own.append(np.zeros(own[-1].shape[-1], np.float32))
+        y, _ = forward([layer], own, np.zeros((1, *shape), np.float32))
+        shape = tuple(int(size) for size in y.shape[1:])
+    return shapes
 
 
 def _weight_shapes(layer: Mapping[str, Any], shape: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -172,13 +264,3 @@ def _weight_shapes(layer: Mapping[str, Any], shape: tuple[int, ...]) -> list[tup
         units = int(layer["units"])
         return [(shape[-1], units), (units, units)]
     return [(*layer["kernel"], shape[-1] // layer.get("groups", 1), int(layer["filters"]))]
-
-
-def _output_shape(
-    layer: Mapping[str, Any], params: Sequence[np.ndarray[Any, Any]], shape: tuple[int, ...]
-) -> tuple[int, ...]:
-    count = parameter_count(layer)
-    own = list(params[-count:]) if count else []
-    dtype = own[0].dtype if own else np.float32
-    y, _ = forward([layer], own, np.zeros((1, *shape), dtype))
-    return tuple(int(size) for size in y.shape[1:])

@@ -19,7 +19,7 @@ import numpy as np
 
 from . import clipping, lr_schedules, optimizers, regularization, schedules, scores
 from .arrays import Array, namespace, present
-from .models import Model, forward, loss
+from .models import Model, loss, run
 from .pruning import apply_mask, prune_fraction
 
 Description = Mapping[str, Any]
@@ -119,12 +119,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class State:
-    """What a step starts from. ``masks`` has one boolean array, or None, per parameter."""
+    """What a step starts from. ``masks`` has one boolean array, or None, per parameter.
+
+    ``running`` holds the running mean and variance of each batch norm; empty where no account of
+    them is kept.
+    """
 
     params: list[Array]
     optimizer: dict[str, Any]
     masks: list[Array | None]
     step: int = 0
+    running: list[Array] = field(default_factory=list)
 
 
 @dataclass
@@ -147,13 +152,20 @@ def _ignore(stage: str, step: int, values: dict[str, Any]) -> None:
 
 
 def start(
-    plan: Plan, params: Sequence[Array], masks: Sequence[Array | None] | None = None
+    plan: Plan,
+    params: Sequence[Array],
+    masks: Sequence[Array | None] | None = None,
+    running: Sequence[Array] = (),
 ) -> State:
-    """Return the state before the first step; masks keep the weights pruned from then on."""
+    """Return the state before the first step; masks keep the weights pruned from then on.
+
+    ``running`` are the running values that the model's batch norms start from
+    (:func:`refimpl.models.initial_running`), if account is to be kept of them.
+    """
     kept = [None] * len(params) if masks is None else list(masks)
     if len(kept) != len(params):
         raise ValueError(f"there are {len(params)} parameters but {len(kept)} masks")
-    return State(list(params), plan.stepper.init(list(params)), kept)
+    return State(list(params), plan.stepper.init(list(params)), kept, running=list(running))
 
 
 def train_step(
@@ -209,7 +221,7 @@ def train_step(
     optimizer_state = optimizers.mask_state(optimizer_state, masks)
     record("mask", params=params)
     record("record", params=params, masks=masks)
-    return State(params, optimizer_state, masks, step + 1)
+    return State(params, optimizer_state, masks, step + 1, state.running)
 
 
 def train(
@@ -217,18 +229,27 @@ def train(
     loss_description: Description,
     plan: Plan,
     state: State,
-    steps: Iterable[Sequence[tuple[Array, ...]]],
+    steps: Iterable[Sequence[tuple[Any, ...]]],
     on_stage: OnStage = _ignore,
 ) -> State:
     """Train a model: ``steps`` holds, for each step, its micro-batches ``(x, targets)``.
 
     Each micro-batch goes forward and back; the loss that is recorded is combined over them as the
-    gradients are. The gradients are multiplied by the loss scale before they are summed.
+    gradients are. The gradients are multiplied by the loss scale before they are summed. A model
+    with dropout drops by a third entry ``(x, targets, masks)``, a list with one mask for each of its
+    dropout layers; without it nothing is dropped.
     """
     for micro_batches in steps:
         losses, micro_grads = [], []
-        for x, targets in micro_batches:
-            y, backprop = forward(model, state.params, x)
+        for x, targets, *dropped in micro_batches:
+            y, backprop, running = run(
+                model,
+                state.params,
+                x,
+                masks=dropped[0] if dropped else None,
+                running=state.running or None,
+            )
+            state = replace(state, running=running)
             on_stage("forward", state.step, {"y": y})
             value, loss_gradient = loss(loss_description, y, targets)
             losses.append(value)

@@ -124,9 +124,17 @@ def scatter(xp: Namespace, taps: list[Array], rows: Axis, columns: Axis) -> Arra
     shape = (taps[0].shape[0], height, width, taps[0].shape[3])
     padded = xp.zeros(shape, dtype=taps[0].dtype, device=array_api_compat.device(taps[0]))
     for (row, column), tap in zip(product(rows.taps(), columns.taps()), taps, strict=True):
-        padded[:, row, column, :] += tap
+        padded = _added(padded, (slice(None), row, column, slice(None)), tap)
     top, left = rows.before, columns.before
     return padded[:, top : top + rows.size, left : left + columns.size, :]
+
+
+def _added(padded: Array, index: tuple[slice, ...], tap: Array) -> Array:
+    """Return an array of our own with a tap added in one place; JAX's arrays cannot be written to."""
+    if array_api_compat.is_jax_array(padded):
+        return padded.at[index].add(tap)
+    padded[index] += tap
+    return padded
 
 
 def spread(xp: Namespace, values: Array, rows: Axis, columns: Axis) -> Array:

@@ -57,6 +57,13 @@ def test_every_backend_takes_the_same_steps(other: str, tmp_path: Path) -> None:
         ["--clip", "value:0.001"],
         ["--prune", "0.9"],
         ["--optimizer", "adam"],
+        ["--optimizer", "rmsprop", "--lr", "0.002"],
+        ["--optimizer", "adagrad"],
+        ["--penalty", "l1:0.001"],
+        ["--penalty", "elastic_net:0.001,0.01"],
+        ["--penalty", "group_lasso:0.01"],
+        ["--lr-schedule", "cosine"],
+        ["--lr-schedule", "step:3"],
         ["--optimizer", '{"operation": "optim.sgd", "lr": 0.05, "weight_decay": 0.5}'],
         ["--momentum", "0"],
         ["--lr", "0.01"],
@@ -84,6 +91,9 @@ def test_pruning_reaches_its_sparsity(capsys: pytest.CaptureFixture[str]) -> Non
         (["--model", "nowhere.json"], "nowhere.json"),
         (["--optimizer", "lion"], "unknown optimizer 'optim.lion'"),
         (["--prune", "1.5"], "final"),
+        (["--penalty", "l3:1"], "--penalty must be l1"),
+        (["--lr-schedule", "sideways"], "unknown learning-rate schedule 'sideways'"),
+        (["--resume", "nowhere.safetensors"], "nowhere.safetensors"),
     ],
 )
 def test_bad_options_get_one_line_and_2(
@@ -94,6 +104,75 @@ def test_bad_options_get_one_line_and_2(
     assert printed.out == ""
     assert message in printed.err
     assert printed.err.count("\n") == 1
+
+
+NORMAL = [
+    {"operation": "layer.flatten"},
+    {"operation": "layer.dense", "units": 16},
+    {"operation": "layer.batch_norm"},
+    {"operation": "layer.relu"},
+    {"operation": "layer.dropout", "rate": 0.25},
+    {"operation": "layer.dense", "units": 10},
+]
+LONGER = ["train", "--epochs", "3", "--batch-size", "256"]
+EVERYTHING = [
+    "--lr-schedule",
+    "cosine",
+    "--prune",
+    "0.5",
+    "--penalty",
+    "l2:0.0001",
+    "--clip",
+    "norm:0.5",
+]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop", "adagrad"])
+def test_a_resumed_run_is_the_same_run_bit_for_bit(optimizer: str, tmp_path: Path) -> None:
+    """Batch norm's running values, dropout's masks, momentum, masks and schedules included."""
+    model = tmp_path / "model.json"
+    model.write_text(json.dumps(NORMAL))
+    run = [*LONGER, "--model", str(model), "--optimizer", optimizer, *EVERYTHING]
+    whole, part, rest = (tmp_path / name for name in ("whole", "part", "rest"))
+    traces = {path: path.with_suffix(".jsonl") for path in (whole, part, rest)}
+
+    def go(path: Path, *more: str) -> None:
+        written = ["--checkpoint", str(path), "--trace", str(traces[path])]
+        assert main([*run, *written, *more]) == 0
+
+    go(whole)
+    go(part, "--stop-after", "1")
+    assert part.read_bytes() != whole.read_bytes()
+    go(rest, "--resume", str(part))
+    assert rest.read_bytes() == whole.read_bytes()
+    assert traces[part].read_text() + traces[rest].read_text() == traces[whole].read_text()
+
+
+def test_a_checkpoint_of_another_run_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = str(tmp_path / "saved")
+    assert main([*QUICK, "--checkpoint", saved]) == 0
+    capsys.readouterr()
+    other = tmp_path / "model.json"
+    other.write_text(json.dumps(NORMAL))
+    for options, message in (
+        (["--momentum", "0.5"], "was written with other options"),
+        (["--model", str(other)], "is a checkpoint of another model"),
+    ):
+        assert main([*QUICK, "--resume", saved, *options]) == 2
+        printed = capsys.readouterr()
+        assert message in printed.err
+        assert printed.err.count("\n") == 1
+
+
+def test_the_trace_has_the_rate_of_each_step(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    assert main([*QUICK, "--lr-schedule", "cosine", "--trace", str(trace)]) == 0
+    rates = [json.loads(line)["lr"] for line in trace.read_text().splitlines()]
+    assert rates[0] == 0.05
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.01
 
 
 def test_a_backend_that_is_not_there_is_3(capsys: pytest.CaptureFixture[str]) -> None:
