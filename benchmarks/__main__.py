@@ -23,7 +23,7 @@ with as many threads each. NumPy itself uses them in large matrix products only,
 worth dividing (`refimpl/numpy_threads.py`). Before it is timed, each pair is checked to do the same work.
 """
 
-LOAD = "Other work shared the cores: on average {before:.1f} programs wanted one when this began, {after:.1f} when it ended."
+LOAD = "Programs that wanted a core, on average: {before:.1f} when this began, {after:.1f} when it ended."
 
 
 NAMES = ("cnn", "mlp", "clip", "prune", "growth")
