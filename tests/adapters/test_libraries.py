@@ -73,3 +73,22 @@ def test_sklearn_shrinks_rows_and_squares() -> None:
         "sklearn", "prox.elastic_net", {"weights": [number(3, -1, 5)]}, l1=1.0, l2=0.5, step=1.0
     )
     close(net["weights"][0], 1, 0, 2)
+
+
+def test_timm_clips_each_unit_by_its_weights() -> None:
+    # Columns are units: (3, 4) of norm 5 may have 0.1 · 5 against weights (0, 5); (0.03, 0) is inside.
+    found = run(
+        "timm", "clip.unitwise",
+        {"grads": [number([3, 0.03], [4, 0])], "weights": [number([0, 2], [5, 1])]},
+        clipping=0.1, unit_axis=-1, eps=1e-3,
+    )  # fmt: skip
+    close(found["grads"][0], [0.3, 0.03], [0.4, 0])
+
+
+def test_opacus_clips_each_example() -> None:
+    # (3, 4) becomes (0.6, 0.8) but for the 1e-6 in the divisor, (0.3, 0.4) stays; the mean of both.
+    grads = {"grads": [number([3, 4], [0.3, 0.4])]}
+    options: dict[str, Any] = {"max_norm": 1.0, "reduction": "mean", "scope": "all"}
+    found = run("opacus", "clip.per_example", grads, **options)
+    close(found["grads"][0], 0.45, 0.6, rtol=1e-6)
+    close(found["norms"], 5, 0.5)
