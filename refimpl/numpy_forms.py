@@ -42,7 +42,6 @@ PARTS = 16
 SQUARES_AT_ONCE = 4096
 """So many squares are added in the array's own dtype; their sums are added in float64."""
 
-
 ROWS_AT_ONCE = 256
 """So many such sums are one thread's at a time."""
 

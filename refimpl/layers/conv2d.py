@@ -27,9 +27,9 @@ def conv2d(
     float dtype; ``y`` is (N, OH, OW, O) in that dtype. ``stride`` and ``dilation`` are [h, w],
     ``padding`` (zeros) is [[top, bottom], [left, right]]. Output channels [g O/groups, (g+1)
     O/groups) see only the g-th block of input channels. ``backprop(dy)`` returns ``(dx, dweight,
-    dbias)``; ``dbias`` is None where there is no bias, and ``dx`` under ``backprop(dy, with_dx=False)``,
-    for a first layer. Raises ValueError if a shape, a dtype or a
-    parameter does not fit, or if the kernel is larger than the padded image.
+    dbias)``; ``dbias`` is None where there is no bias, and ``dx`` where a first layer spares it with
+    ``backprop(dy, with_dx=False)``. Raises ValueError if a shape, a dtype or a parameter does not
+    fit, or if the kernel is larger than the padded image.
 
     ``y[n, p, q, o] = b[o] + sum_{i, j, c} x[n, p s + i d, q s + j d, c] w[i, j, c, o]``: the kernel
     is not flipped (Dumoulin and Visin, "A guide to convolution arithmetic", 2016).
