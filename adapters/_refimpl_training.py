@@ -25,14 +25,18 @@ def _plan(params: dict[str, Any]) -> trainer.Plan:
     for name, value in params.items():
         stage, _, dial = name.partition(".")
         if dial and own.get(stage) is not None and _takes(own[stage].get("operation"), dial):
-            own[stage] = {**own[stage], dial: value}
+            own[stage] = {**own[stage], dial.removeprefix("uncorrected_"): value}
     return trainer.Plan(**own)
 
 
 def _takes(operation: str | None, dial: str) -> bool:
     """Say whether an operation of refimpl has a dial (SGD has no eps_at)."""
     if operation in trainer.OPTIMIZERS:
-        return dial in inspect.signature(trainer.OPTIMIZERS[operation]).parameters
+        taken = inspect.signature(trainer.OPTIMIZERS[operation]).parameters
+        # RMSprop and Adagrad, which correct no bias, have an eps_at of their own.
+        if dial.removeprefix("uncorrected_") == "eps_at" and "eps_at" in taken:
+            return ("bias_correction" in taken) == (dial == "eps_at")
+        return dial in taken
     return operation in (None, "clip.norm", "clip.global_norm")
 
 
@@ -56,11 +60,19 @@ def train_step(params: Tensors, grads: Any, masks: Any = None, **plan: Any) -> O
 
 @operations.operation("train.trajectory", dtypes=WIDE)
 def train_trajectory(
-    params: Tensors, x: Any, targets: Any, *, model: Any, loss: Any, **plan: Any
+    params: Tensors,
+    x: Any,
+    targets: Any,
+    dropout: Any = None,
+    *,
+    model: Any,
+    loss: Any,
+    **plan: Any,
 ) -> Outputs:
     """``refimpl.trainer.train``."""
     chosen, trace = _plan(plan), trainer.Trace()
-    steps = [list(zip(xs, ts, strict=True)) for xs, ts in zip(x, targets, strict=True)]
+    given = [x, targets] if dropout is None else [x, targets, dropout]
+    steps = [list(zip(*parts, strict=True)) for parts in zip(*given, strict=True)]
     trainer.train(model, loss, chosen, trainer.start(chosen, params), steps, trace)
     outputs = {
         "loss": _stack(trace.of("loss", "loss")),

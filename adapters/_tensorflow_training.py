@@ -17,12 +17,26 @@ OPTIMIZERS = {
     "optim.sgd": tf.keras.optimizers.SGD,
     "optim.adam": tf.keras.optimizers.Adam,
     "optim.adamw": tf.keras.optimizers.AdamW,
+    "optim.rmsprop": tf.keras.optimizers.RMSprop,
+    "optim.adagrad": tf.keras.optimizers.Adagrad,
 }
-NAMES = {"beta1": "beta_1", "beta2": "beta_2", "eps": "epsilon"}
+NAMES = {
+    "beta1": "beta_1", "beta2": "beta_2", "eps": "epsilon", "alpha": "rho",
+    "initial_accumulator": "initial_accumulator_value",
+}  # fmt: skip
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "optim.sgd": {},
+    "optim.adam": {"epsilon": 1e-8},
+    "optim.adamw": {"epsilon": 1e-8, "weight_decay": 0.0},
+    "optim.rmsprop": {"epsilon": 1e-8, "rho": 0.99},
+    "optim.adagrad": {"epsilon": 1e-10, "initial_accumulator_value": 0.0},
+}
+"""The suite's defaults, where Keras has others."""
 DIALECT = {
     "clip.negative_limit": "ignore",
     "optimizer.momentum_form": "lr_inside",
     "optimizer.eps_at": "before_bias_correction",
+    "optimizer.uncorrected_eps_at": "inside_root",
     "optimizer.decay": "decoupled_by_lr",
     "optimizer.hyperparameters": "float32",
     "optimizer.step_count": "optimizer",
@@ -38,10 +52,10 @@ def make_optimizer(variables: list[Any], description: Description) -> Any:
     }
     if options.pop("dampening", 0):
         raise Unsupported("tf.keras.optimizers.SGD has no dampening")
-    adaptive = description["operation"] != "optim.sgd"
-    decay = {"weight_decay": 0.0} if description["operation"] == "optim.adamw" else {}
-    defaults = ({"epsilon": 1e-8} if adaptive else {}) | decay
-    stepper = OPTIMIZERS[description["operation"]](at(description["lr"], 0), **(defaults | options))
+    if options.pop("lr_decay", 0):
+        raise Unsupported("tf.keras.optimizers.Adagrad has no lr_decay")
+    name = description["operation"]
+    stepper = OPTIMIZERS[name](at(description["lr"], 0), **(DEFAULTS[name] | options))
     stepper.build(variables)
     return stepper
 
@@ -68,7 +82,11 @@ def clip_gradients(
 def penalty_of(variables: list[Any], description: Description) -> Tensor:
     """Return a penalty of ``tf.keras.regularizers`` as part of the loss."""
     kinds = {"penalty.l1": tf.keras.regularizers.L1, "penalty.l2": tf.keras.regularizers.L2}
-    regularizer = kinds[description["operation"]](description["strength"])
+    kinds["penalty.elastic_net"] = tf.keras.regularizers.L1L2
+    if description["operation"] not in kinds:
+        raise Unsupported("tf.keras.regularizers has no penalty of groups")
+    strengths = [v for k, v in description.items() if k in ("strength", "l1", "l2")]
+    regularizer = kinds[description["operation"]](*strengths)
     return tf.add_n([regularizer(variable) for variable in variables])
 
 
@@ -147,24 +165,82 @@ def forward(layers: Any, weights: list[Any], x: Tensor) -> Tensor:
     """Run a model with the functions of ``tf.nn``; images are NHWC as in the fixtures."""
     remaining = list(weights)
     for layer in layers:
-        name = layer["operation"]
-        if name == "layer.dense":
-            weight, bias, *remaining = remaining
-            x = tf.nn.bias_add(tf.matmul(x, weight), bias)
-        elif name == "layer.conv2d":
-            weight, bias, *remaining = remaining
-            x = tf.nn.bias_add(tf.nn.conv2d(x, weight, strides=1, padding="VALID"), bias)
-        elif name == "layer.avg_pool2d":
-            x = tf.nn.avg_pool2d(x, layer["window"], layer["window"], "VALID")
-        else:
-            x = tf.nn.relu(x) if name == "layer.relu" else tf.reshape(x, (x.shape[0], -1))
+        count, function = LAYERS[layer["operation"]]
+        own, remaining = remaining[:count], remaining[count:]
+        x = function(x, *own, {k: v for k, v in layer.items() if k != "operation"})
     return x
+
+
+def _conv2d(x: Tensor, weight: Any, bias: Any, options: Description) -> Tensor:
+    return tf.nn.bias_add(tf.nn.conv2d(x, weight, strides=1, padding="VALID"), bias)
+
+
+def _pool(function: Any) -> Any:
+    def run(x: Tensor, options: Description) -> Tensor:
+        window = options["window"]
+        return function(x, window, options.get("stride", window), "VALID")
+
+    return run
+
+
+def _batch_norm(x: Tensor, scale: Any, shift: Any, options: Description) -> Tensor:
+    mean, variance = tf.nn.moments(x, list(range(x.ndim - 1)))
+    return tf.nn.batch_normalization(x, mean, variance, shift, scale, options.get("eps", 1e-5))
+
+
+def _rnn(x: Tensor, weight: Any, recurrent: Any, bias: Any, options: Description) -> Tensor:
+    """``tf.keras.layers.SimpleRNN``, by stretches with a state that lets no gradient through."""
+    layer = tf.keras.layers.SimpleRNN(weight.shape[1], return_sequences=True, dtype=x.dtype.name)
+    layer.build(x.shape)
+    seeds = [variable.value for variable in layer.non_trainable_variables]
+    stretch = options.get("truncate") or x.shape[1]
+    states, state = [], tf.zeros((x.shape[0], weight.shape[1]), x.dtype)
+    for start in range(0, x.shape[1], stretch):
+        steps = x[:, start : start + stretch]
+        found = layer.stateless_call([weight, recurrent, bias], seeds, steps, initial_state=state)
+        states.append(found[0])
+        state = tf.stop_gradient(found[0][:, -1])
+    return tf.concat(states, axis=1)
+
+
+def _dropout(x: Tensor, options: Description) -> Tensor:
+    raise Unsupported("tf.nn.dropout draws its own mask and takes none")
+
+
+LAYERS: dict[str, tuple[int, Any]] = {
+    "layer.dense": (2, lambda x, weight, bias, _: tf.nn.bias_add(tf.matmul(x, weight), bias)),
+    "layer.conv2d": (2, _conv2d),
+    "layer.relu": (0, lambda x, _: tf.nn.relu(x)),
+    "layer.leaky_relu": (0, lambda x, options: tf.nn.leaky_relu(x, options["slope"])),
+    "layer.sigmoid": (0, lambda x, _: tf.sigmoid(x)),
+    "layer.tanh": (0, lambda x, _: tf.tanh(x)),
+    "layer.max_pool2d": (0, _pool(tf.nn.max_pool2d)),
+    "layer.avg_pool2d": (0, _pool(tf.nn.avg_pool2d)),
+    "layer.flatten": (0, lambda x, _: tf.reshape(x, (x.shape[0], -1))),
+    "layer.dropout": (0, _dropout),
+    "layer.batch_norm": (2, _batch_norm),
+    "layer.rnn": (3, _rnn),
+}
+
+
+def loss_of(description: Description, y: Tensor, targets: Tensor) -> Tensor:
+    """Return the loss of the outputs, reduced as the description says."""
+    name = description["operation"]
+    if name == "loss.softmax_cross_entropy":
+        each = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, y)
+    elif name == "loss.mse":
+        each = tf.math.squared_difference(y, targets)
+    else:
+        each = tf.nn.sigmoid_cross_entropy_with_logits(targets, y)
+    mean = description.get("reduction", "mean") == "mean"
+    return tf.reduce_mean(each) if mean else tf.reduce_sum(each)
 
 
 def train_trajectory(
     params: list[Tensor],
     x: Any,
     targets: Any,
+    dropout: Any = None,
     *,
     model: Any,
     loss: Description,
@@ -179,8 +255,6 @@ def train_trajectory(
         raise Unsupported(
             "TensorFlow has no pruning; TensorFlow Model Optimization is another package"
         )
-    if penalty is not None or loss["operation"] != "loss.softmax_cross_entropy":
-        raise Unsupported("this loop has cross-entropy without a penalty")
     variables = [tf.Variable(p) for p in params]
     stepper = make_optimizer(variables, optimizer)
     record: dict[str, list[Any]] = {n: [] for n in ("loss", "grads", "total_norm", "params")}
@@ -189,14 +263,14 @@ def train_trajectory(
         for images, labels in zip(xs, ts, strict=True):
             with tf.GradientTape() as tape:
                 y = forward(model, variables, images)
-                each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, y)
-                reduce = (
-                    tf.reduce_mean if loss.get("reduction", "mean") == "mean" else tf.reduce_sum
-                )
-                value = reduce(each)
+                value = loss_of(loss, y, labels)
             micro.append(tape.gradient(value, variables))
             losses.append(value)
         grads = _combined(micro, accumulate, 1.0)
+        if penalty is not None:
+            with tf.GradientTape() as tape:
+                extra = penalty_of(variables, penalty)
+            grads = tf.nest.map_structure(tf.add, grads, tape.gradient(extra, variables))
         clipped, total = clip_gradients(grads, clip)
         stepper.learning_rate = at(optimizer["lr"], step)
         stepper.apply(clipped, variables)

@@ -20,13 +20,21 @@ OPTIMIZERS = {
     "optim.sgd": torch.optim.SGD,
     "optim.adam": torch.optim.Adam,
     "optim.adamw": torch.optim.AdamW,
+    "optim.rmsprop": torch.optim.RMSprop,
+    "optim.adagrad": torch.optim.Adagrad,
+}
+NAMES = {"initial_accumulator": "initial_accumulator_value"}
+LOSSES = {
+    "loss.softmax_cross_entropy": functional.cross_entropy,
+    "loss.mse": functional.mse_loss,
+    "loss.binary_cross_entropy": functional.binary_cross_entropy_with_logits,
 }
 DIALECT = {"clip.eps_at": "denominator", "clip.eps": 1e-6, "clip.negative_limit": "flip_sign"}
 
 
 def make_optimizer(parameters: list[Tensor], description: Description) -> torch.optim.Optimizer:
     """Return an optimiser of ``torch.optim``; the learning rate is set step by step."""
-    options = {k: v for k, v in description.items() if k not in ("operation", "lr")}
+    options = {NAMES.get(k, k): v for k, v in description.items() if k not in ("operation", "lr")}
     if "beta1" in options or "beta2" in options:
         options["betas"] = (options.pop("beta1", 0.9), options.pop("beta2", 0.999))
     defaults = {} if description["operation"] == "optim.sgd" else {"weight_decay": 0.0}
@@ -57,9 +65,22 @@ def clip_gradients(parameters: list[Tensor], description: Description | None) ->
 
 def penalty_of(parameters: list[Tensor], description: Description) -> Tensor:
     """Return a penalty as part of the loss."""
-    power = {"penalty.l1": torch.abs, "penalty.l2": torch.square}[description["operation"]]
-    terms = [power(p).sum() for p in parameters]
-    return description["strength"] * sum(terms[1:], terms[0])
+    terms = [_penalty(p, description) for p in parameters]
+    return sum(terms[1:], terms[0])
+
+
+def _penalty(p: Tensor, description: Description) -> Tensor:
+    strength = description.get("strength")
+    if description["operation"] == "penalty.l1":
+        return strength * p.abs().sum()
+    if description["operation"] == "penalty.l2":
+        return strength * p.square().sum()
+    if description["operation"] == "penalty.elastic_net":
+        return description["l1"] * p.abs().sum() + description["l2"] * p.square().sum()
+    axis = description["axis"]
+    groups = {a % p.ndim for a in (axis if isinstance(axis, list) else [axis])}
+    rest = [a for a in range(p.ndim) if a not in groups]
+    return strength * (torch.linalg.vector_norm(p, dim=rest) if rest else p.abs()).sum()
 
 
 def train_step(
@@ -143,20 +164,68 @@ def _model(layers: Any, weights: list[Tensor], x: Tensor) -> Tensor:
     """Run a model; images are NHWC outside and NCHW inside each layer."""
     remaining = list(weights)
     for layer in layers:
-        name = layer["operation"]
-        if name == "layer.dense":
-            weight, bias, *remaining = remaining
-            x = functional.linear(x, weight.T, bias)
-        elif name == "layer.conv2d":
-            weight, bias, *remaining = remaining
-            kernel = weight.permute(3, 2, 0, 1)
-            x = functional.conv2d(x.permute(0, 3, 1, 2), kernel, bias).permute(0, 2, 3, 1)
-        elif name == "layer.avg_pool2d":
-            images = x.permute(0, 3, 1, 2)
-            x = functional.avg_pool2d(images, layer["window"]).permute(0, 2, 3, 1)
-        else:
-            x = functional.relu(x) if name == "layer.relu" else torch.flatten(x, 1)
+        count, function = LAYERS[layer["operation"]]
+        own, remaining = remaining[:count], remaining[count:]
+        x = function(x, *own, {k: v for k, v in layer.items() if k != "operation"})
     return x
+
+
+def _images(function: Any) -> Any:
+    """Return a function of NHWC images from one of NCHW images."""
+
+    def run(x: Tensor, *own: Any) -> Tensor:
+        return function(x.permute(0, 3, 1, 2), *own).permute(0, 2, 3, 1)
+
+    return run
+
+
+def _conv2d(images: Tensor, weight: Tensor, bias: Tensor, options: Description) -> Tensor:
+    return functional.conv2d(images, weight.permute(3, 2, 0, 1), bias)
+
+
+def _batch_norm(x: Tensor, scale: Tensor, shift: Tensor, options: Description) -> Tensor:
+    second = x.movedim(-1, 1)
+    y = functional.batch_norm(second, None, None, scale, shift, True, eps=options.get("eps", 1e-5))
+    return y.movedim(1, -1)
+
+
+def _rnn(
+    x: Tensor, weight: Tensor, recurrent: Tensor, bias: Tensor, options: Description
+) -> Tensor:
+    """``torch.nn.RNN``, stretch by stretch with the state detached in between."""
+    layer = torch.nn.RNN(*weight.shape, batch_first=True, dtype=x.dtype)
+    tensors = {"weight_ih_l0": weight.T, "weight_hh_l0": recurrent.T}
+    tensors |= {"bias_ih_l0": bias, "bias_hh_l0": torch.zeros_like(bias)}
+    states, state = [], x.new_zeros(1, len(x), weight.shape[1])
+    for stretch in x.split(options.get("truncate") or x.shape[1], dim=1):
+        found, state = torch.func.functional_call(layer, tensors, (stretch, state))
+        states.append(found)
+        state = state.detach()
+    return torch.cat(states, dim=1)
+
+
+def _dropout(x: Tensor, options: Description) -> Tensor:
+    raise Unsupported("torch.nn.functional.dropout draws its own mask and takes none")
+
+
+LAYERS: dict[str, tuple[int, Any]] = {
+    "layer.dense": (2, lambda x, weight, bias, _: functional.linear(x, weight.T, bias)),
+    "layer.conv2d": (2, _images(_conv2d)),
+    "layer.relu": (0, lambda x, _: functional.relu(x)),
+    "layer.leaky_relu": (0, lambda x, options: functional.leaky_relu(x, options["slope"])),
+    "layer.sigmoid": (0, lambda x, _: torch.sigmoid(x)),
+    "layer.tanh": (0, lambda x, _: torch.tanh(x)),
+    "layer.max_pool2d": (
+        0, _images(lambda x, o: functional.max_pool2d(x, o["window"], o.get("stride"))),
+    ),
+    "layer.avg_pool2d": (
+        0, _images(lambda x, o: functional.avg_pool2d(x, o["window"], o.get("stride"))),
+    ),
+    "layer.flatten": (0, lambda x, _: torch.flatten(x, 1)),
+    "layer.dropout": (0, _dropout),
+    "layer.batch_norm": (2, _batch_norm),
+    "layer.rnn": (3, _rnn),
+}  # fmt: skip
 
 
 def _sparsity(schedule: Description, step: int) -> float | None:
@@ -188,6 +257,7 @@ def train_trajectory(
     params: list[Tensor],
     x: Any,
     targets: Any,
+    dropout: Any = None,
     *,
     model: Any,
     loss: Description,
@@ -198,8 +268,6 @@ def train_trajectory(
     accumulate: str = "mean",
 ) -> Outputs:
     """A user's training loop over a small model, with autograd and ``torch.nn.utils.prune``."""
-    if penalty is not None or loss["operation"] != "loss.softmax_cross_entropy":
-        raise Unsupported("this loop has cross-entropy without a penalty")
     modules = [Held(p) for p in params]
     parameters = [m.weight for m in modules]
     stepper = make_optimizer(parameters, optimizer)
@@ -212,11 +280,12 @@ def train_trajectory(
         losses = []
         for images, labels in zip(xs, ts, strict=True):
             y = _model(model, [m() for m in modules], images)
-            value = (
-                functional.cross_entropy(y, labels, reduction=loss.get("reduction", "mean")) / share
-            )
+            measure = LOSSES[loss["operation"]]
+            value = measure(y, labels, reduction=loss.get("reduction", "mean")) / share
             value.backward()
             losses.append(value.detach())
+        if penalty is not None:
+            penalty_of(parameters, penalty).backward()
         record["loss"].append(sum(losses[1:], losses[0]))
         record["grads"].append([p.grad.clone() for p in parameters])
         record["total_norm"].append(clip_gradients(parameters, clip).clone())

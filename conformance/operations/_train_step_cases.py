@@ -14,6 +14,27 @@ MOMENTUM = SGD | {"momentum": 0.9}
 ADAM = {"operation": "optim.adam", "lr": 0.01}
 ADAMW = {"operation": "optim.adamw", "lr": 0.01, "weight_decay": 0.1}
 
+PENALTIES = {
+    "elastic-net": {"operation": "penalty.elastic_net", "l1": 0.25, "l2": 0.5},
+    "group-lasso": {"operation": "penalty.group_lasso", "strength": 0.75, "axis": -1},
+}
+OTHERS = {
+    "rmsprop": {"operation": "optim.rmsprop", "lr": 0.01, "alpha": 0.75, "eps": 0.01},
+    "rmsprop-centered": {"operation": "optim.rmsprop", "lr": 0.01, "alpha": 0.5, "eps": 0.125,
+                         "momentum": 0.5, "centered": True},
+    "adagrad": {"operation": "optim.adagrad", "lr": 0.1, "eps": 0.0625, "initial_accumulator": 0.01},
+    "amsgrad": {"operation": "optim.adam", "lr": 0.01, "beta2": 0.25, "amsgrad": True},
+}  # fmt: skip
+SWITCHES: dict[str, dict[str, Any]] = {
+    "accumulate": {"accumulate": "mean"},
+    "scale": {"loss_scale": 1024.0},
+    "clip": {"clip": CLIP},
+    "decay": {"weight_decay": 0.25},
+    "momentum": {"momentum": 0.75},
+    "mask": {"masked": True},
+}
+"""What a step may do beside the bare descent; the grid has every combination of them."""
+
 
 def cases(c: Cases) -> None:
     """Write the cases."""
@@ -90,6 +111,12 @@ def cases(c: Cases) -> None:
     add("adamw", "decay adaptive", "C3", grads(3, 1), optimizer=ADAMW)
     add("adamw-accumulation-scale-masks", "decay adaptive accumulation scaling masks", "C1 C6",
         grads(4, 2, 256.0), optimizer=ADAMW, loss_scale=256.0, masked=True)  # fmt: skip
+    for kind, penalty in PENALTIES.items():
+        add(f"penalty-{kind}", "penalty", "C3 C4", grads(3, 1), penalty=penalty)
+        add(f"penalty-{kind}-scaled-momentum", "penalty scaling accumulation momentum", "C1 C3",
+            grads(3, 2, 128.0), penalty=penalty, loss_scale=128.0, optimizer=MOMENTUM)  # fmt: skip
+    add("penalty-group-lasso-masked", "penalty masks momentum", "C3 C6", grads(3, 1), masked=True,
+        penalty=PENALTIES["group-lasso"], optimizer=MOMENTUM)  # fmt: skip
     for kind in ("l1", "l2"):
         add(f"penalty-{kind}", "penalty", "C3 C4", grads(3, 1),
             penalty={"operation": f"penalty.{kind}", "strength": 0.5})  # fmt: skip
@@ -114,3 +141,38 @@ def cases(c: Cases) -> None:
     add("scale-negative", "refused", "C9", grads(1, 1), loss_scale=-2.0)
     add("no-micro-batch", "refused", "C9", [[]])
     add("clip-negative", "refused", "C9", grads(1, 1), clip=CLIP | {"max_norm": -1.0})
+    for name, optimizer in OTHERS.items():
+        add(f"{name}", "adaptive", "C1", grads(4, 1), optimizer=optimizer)
+        add(f"mean-scale-{name}", "accumulation scaling adaptive", "C1 C2 C3", grads(3, 2, 1000.0),
+            optimizer=optimizer, loss_scale=1000.0)  # fmt: skip
+        add(f"masks-{name}", "masks adaptive", "C6", grads(4, 1), optimizer=optimizer, masked=True)
+        overflowed = grads(3, 2, 256.0)
+        overflowed[1][1][0][1, 2] = np.inf
+        add(f"skip-{name}", "skip scaling adaptive", "C5", overflowed, optimizer=optimizer,
+            loss_scale=256.0)  # fmt: skip
+    add("adagrad-decay", "decay adaptive", "C3", grads(3, 1),
+        optimizer=OTHERS["adagrad"] | {"weight_decay": 0.25})  # fmt: skip
+    add("adagrad-lr-decay", "adaptive skip", "C5 C7", [*grads(2, 1), *overflowed[1:2], *grads(1, 1)],
+        optimizer=OTHERS["adagrad"] | {"lr_decay": 0.5})  # fmt: skip
+    _grid(c, params, masks)
+
+
+def _grid(c: Cases, params: list[Any], masks: list[Any]) -> None:
+    """Add accumulation × scaling × clip × decay × momentum × mask, each on and off."""
+    for number in range(2 ** len(SWITCHES)):
+        on = [name for i, name in enumerate(SWITCHES) if number >> i & 1]
+        random = Stream(700 + number)
+        scale, micro = (1024.0 if "scale" in on else 1.0), (3 if "accumulate" in on else 1)
+        given = [
+            [[scale * random.uniform(2, 3), scale * random.uniform(3)] for _ in range(micro)]
+            for _ in range(2)
+        ]
+        chosen = [SWITCHES[name] for name in on if name not in ("decay", "momentum", "mask")]
+        settings: dict[str, Any] = {"clip": None, "accumulate": "mean", "loss_scale": 1.0}
+        for switch in chosen:
+            settings |= switch
+        extra = [SWITCHES[name] for name in on if name in ("decay", "momentum")]
+        settings["optimizer"] = {k: v for part in (SGD, *extra) for k, v in part.items()}
+        inputs = {"params": params, "grads": given} | ({"masks": masks} if "mask" in on else {})
+        labels = "C1 C3 C6" if "mask" in on else "C1 C3"
+        c.add(f"grid-{'-'.join(on) or 'bare'}", "grid", labels, inputs, settings, ("float32",))

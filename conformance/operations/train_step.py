@@ -20,7 +20,7 @@ Settings = dict[str, Any]
 
 NESTED = {
     "clip": ("clip.value", "clip.norm", "clip.global_norm"),
-    "penalty": ("penalty.l1", "penalty.l2"),
+    "penalty": tuple(training.PENALTIES),
     "optimizer": tuple(training.RULES),
 }
 
@@ -44,6 +44,9 @@ def nested(name: str, settings: Settings) -> Settings | None:
         for dial in DIALS
         if dial.name.startswith(f"{name}.") and settings[dial.name] != dial.default
     }
+    uncorrected = dials.pop("uncorrected_eps_at", None)
+    if name == "optimizer" and "bias_correction" not in defaults:
+        dials["eps_at"] = uncorrected or defaults.get("eps_at")
     own = {key: value for key, value in dials.items() if key in defaults}
     return defaults | own | dict(description)
 
@@ -303,6 +306,9 @@ FLAGS = {
     "eps-visible": Flag(
         "DIALECT", "A threshold so small that an epsilon in the denominator shows."
     ),
+    "grid": Flag(
+        "ORDER", "Every combination of accumulation, scaling, clip, decay, momentum and mask."
+    ),
     "refused": Flag("EDGE_CASE", "Parameters of which no step can be made."),
 }
 
@@ -321,6 +327,11 @@ DIALS = (
     *_prefixed("clip", clipping.DIALS, "eps_at eps negative_limit"),
     *_prefixed("optimizer", load("optim.sgd").dials, "momentum_form hyperparameters"),
     *_prefixed("optimizer", load("optim.adam").dials, "eps_at decay step_count"),
+    replace(
+        load("optim.rmsprop").dial("eps_at"),
+        name="optimizer.uncorrected_eps_at",
+        doc="eps_at of the optimisers without bias correction, RMSprop and Adagrad",
+    ),
 )
 
 STAGES = {
@@ -378,6 +389,7 @@ OPERATION = Operation(
             "clip.negative_limit": "ignore",
             "optimizer.momentum_form": "lr_inside",
             "optimizer.eps_at": "before_bias_correction",
+            "optimizer.uncorrected_eps_at": "inside_root",
             "optimizer.decay": "decoupled_by_lr",
             "optimizer.hyperparameters": "float32",
             "optimizer.step_count": "optimizer",

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
-import numpy as np
-
-from conformance import digits
-from conformance.cases import Cases, Stream, fixed
 from conformance.exact import Reject, ctx, full
 from conformance.formats import FLOATS
-from conformance.operation import Dial, Flag, Mistake, Operation, Param, Value, narrowest, widest
+from conformance.operation import (
+    Dial,
+    Flag,
+    Mistake,
+    Operation,
+    Param,
+    Value,
+    leaves,
+    narrowest,
+    widest,
+)
 from conformance.operations import train_step
-from conformance.oracle import training, trajectories
+from conformance.operations._train_trajectory_cases import cases
+from conformance.oracle import models, perturbed, training, trajectories
 
 Settings = dict[str, Any]
 
@@ -27,8 +35,8 @@ DIALS = (
     ),
 )
 _DEFAULTS = {dial.name: dial.default for dial in DIALS}
-LAYERS = ("layer.dense", "layer.conv2d", "layer.relu", "layer.avg_pool2d", "layer.flatten")
-LOSSES = ("loss.softmax_cross_entropy", "loss.mse")
+LAYERS = tuple(models.LAYERS)
+LOSSES = ("loss.softmax_cross_entropy", "loss.mse", "loss.binary_cross_entropy")
 
 
 def resolved(settings: Settings) -> Settings:
@@ -85,18 +93,51 @@ def run(inputs: dict[str, Any], settings: Settings, mistake: str = "") -> dict[s
 
 
 def _mistaken(settings: Settings, mistake: str) -> Settings:
-    if mistake == "sum for mean":
-        return settings | {"accumulate": "sum"}
-    if mistake == "masks forgotten":
-        return settings | {"prune": None}
-    if mistake == "clip ignored":
-        return settings | {"clip": None}
-    if mistake == "momentum ignored":
-        return settings | {"optimizer": settings["optimizer"] | {"momentum": 0.0}}
-    if mistake == "linear schedule" and settings["prune"] is not None:
-        prune = settings["prune"]
-        return settings | {"prune": prune | {"schedule": prune["schedule"] | {"power": 1}}}
-    return settings
+    return CHANGES[mistake](settings) if mistake else settings
+
+
+def _optimizer(**changed: Any) -> Callable[[Settings], Settings]:
+    return lambda s: s | {"optimizer": s["optimizer"] | changed}
+
+
+def _layers(
+    operation: str, change: Callable[[Settings], Settings]
+) -> Callable[[Settings], Settings]:
+    return lambda s: (
+        s | {"model": [change(m) if m["operation"] == operation else m for m in s["model"]]}
+    )
+
+
+def _linear(settings: Settings) -> Settings:
+    prune = settings["prune"]
+    if prune is None:
+        return settings
+    return settings | {"prune": prune | {"schedule": prune["schedule"] | {"power": 1}}}
+
+
+def _first_rate(settings: Settings) -> Settings:
+    return _optimizer(lr=training.at(settings["optimizer"]["lr"], 0))(settings)
+
+
+CHANGES: dict[str, Callable[[Settings], Settings]] = {
+    "sum for mean": lambda s: s | {"accumulate": "sum"},
+    "masks forgotten": lambda s: s | {"prune": None},
+    "clip ignored": lambda s: s | {"clip": None},
+    "momentum ignored": _optimizer(momentum=0.0, nesterov=False),
+    "linear schedule": _linear,
+    "penalty ignored": lambda s: s | {"penalty": None},
+    "first rate kept": _first_rate,
+    "nesterov ignored": _optimizer(nesterov=False),
+    "amsgrad ignored": _optimizer(amsgrad=False),
+    "centered ignored": _optimizer(centered=False),
+    "decay ignored": _optimizer(weight_decay=0.0),
+    "slope ignored": _layers("layer.leaky_relu", lambda m: m | {"slope": 0.0}),
+    "dropout not scaled": _layers("layer.dropout", lambda m: m | {"rate": 0.0}),
+    "average for maximum": _layers("layer.max_pool2d", lambda m: m | {"operation": "layer.avg_pool2d"}),
+    "truncation ignored": _layers("layer.rnn", lambda m: m | {"truncate": None}),
+    "epsilon of batch norm ignored": _layers("layer.batch_norm", lambda m: m | {"eps": 0.0}),
+    "sum of the examples": lambda s: s | {"loss": s["loss"] | {"reduction": "sum"}},
+}  # fmt: skip
 
 
 class _Inputs:
@@ -105,9 +146,8 @@ class _Inputs:
     def __init__(self, inputs: dict[str, Any], settings: Settings) -> None:
         self.inputs, self.settings = inputs, settings
         names = ("model", "loss", "optimizer", "accumulate", "prune", "clip", "penalty")
-        self.key = repr([settings[name] for name in names]) + repr(
-            [p.tobytes() for p in inputs["params"]]
-        )
+        tensors = [leaf.tobytes() for _, leaf in leaves(inputs) if leaf is not None]
+        self.key = repr([settings[name] for name in names]) + repr(tensors)
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -122,20 +162,20 @@ def _exact_run(run_inputs: _Inputs) -> trajectories.Recorded:
 
 
 @cache
-def _deviations(run_inputs: _Inputs, dtype: str) -> trajectories.Deviation:
+def _deviations(run_inputs: _Inputs, dtype: str) -> perturbed.Deviation:
     u = FLOATS[dtype].unit_roundoff
-    return trajectories.deviations(run_inputs.inputs, run_inputs.settings, u, seed=7)
+    return perturbed.deviations(run_inputs.inputs, run_inputs.settings, u, seed=7)
 
 
 def _value(exact: Any, dtype: str, deviation: float) -> Value:
     # 2^p times a bound is a scale of which one ULP is at least the bound.
-    bound = trajectories.SAFETY * deviation * 2.0 ** FLOATS[dtype].precision
+    bound = perturbed.SAFETY * deviation * 2.0 ** FLOATS[dtype].precision
     return Value(exact, dtype, full((), ctx.mpf(bound)))
 
 
 def _numbers(values: list[Any], dtype: str, deviations: list[float]) -> Value:
     exact, scale = full((len(values),)), full((len(values),))
-    factor = trajectories.SAFETY * 2.0 ** FLOATS[dtype].precision
+    factor = perturbed.SAFETY * 2.0 ** FLOATS[dtype].precision
     for i, (value, deviation) in enumerate(zip(values, deviations, strict=True)):
         exact[i], scale[i] = value, ctx.mpf(factor * deviation)
     return Value(exact, dtype, scale)
@@ -149,83 +189,6 @@ STAGES = {
     "masks": (4, "mask"),
 }
 locate = training.locator(STAGES)
-
-MLP = [
-    {"operation": "layer.flatten"},
-    {"operation": "layer.dense", "units": 12},
-    {"operation": "layer.relu"},
-    {"operation": "layer.dense", "units": 10},
-]
-CNN = [
-    {"operation": "layer.conv2d", "filters": 2, "kernel": [3, 3]},
-    {"operation": "layer.relu"},
-    {"operation": "layer.conv2d", "filters": 4, "kernel": [3, 3]},
-    {"operation": "layer.relu"},
-    {"operation": "layer.avg_pool2d", "window": [2, 2]},
-    {"operation": "layer.flatten"},
-    {"operation": "layer.dense", "units": 12},
-    {"operation": "layer.relu"},
-    {"operation": "layer.dense", "units": 10},
-]
-SHAPES = {
-    "mlp": [(64, 12), (12,), (12, 10), (10,)],
-    "cnn": [(3, 3, 1, 2), (2,), (3, 3, 2, 4), (4,), (16, 12), (12,), (12, 10), (10,)],
-}
-CROSS_ENTROPY = {"operation": "loss.softmax_cross_entropy", "reduction": "mean"}
-STEPS = 20
-
-
-def initial(shapes: list[tuple[int, ...]], random: Stream) -> list[Any]:
-    """Return He-uniform weights and small biases, which differ from each other."""
-    params = []
-    for shape in shapes:
-        fan_in = int(np.prod(shape[:-1])) if len(shape) > 1 else 100
-        bound = float(np.sqrt((6.0 if len(shape) > 1 else 1.0) / fan_in))
-        params.append(random.uniform(*shape, low=-bound, high=bound))
-    return params
-
-
-def batches(random: Stream, micro: int, size: int) -> tuple[list[Any], list[Any]]:
-    """Return, for each step, its micro-batches of digits and of labels."""
-    images, labels = digits.load()
-    order = random.permutation(len(labels))
-    x, targets = [], []
-    for step in range(STEPS):
-        parts = [
-            order[(step * micro + m) * size : (step * micro + m + 1) * size] for m in range(micro)
-        ]
-        x.append([images[rows] for rows in parts])
-        targets.append([fixed(labels[rows], "int64") for rows in parts])
-    return x, targets
-
-
-def cases(c: Cases) -> None:
-    """Write the cases. Their seeds are those for which no run comes near a kink."""
-
-    def add(name: str, flags: str, labels: str, shapes: str, seed: int, micro: int = 1,
-            size: int = 8, dtypes: Any = ("float32",), **params: Any) -> None:  # fmt: skip
-        random = Stream(seed)
-        x, targets = batches(random, micro, size)
-        inputs = {"params": initial(SHAPES[shapes], random), "x": x, "targets": targets}
-        c.add(name, flags, labels, inputs, {"loss": CROSS_ENTROPY, **params}, dtypes)
-
-    add("mlp-adam", "mlp accumulation", "C1 C2", "mlp", SEEDS["mlp-adam"], 2, 4,
-        ("float64", "float32"), model=MLP, accumulate="mean",
-        optimizer={"operation": "optim.adam", "lr": 0.001})  # fmt: skip
-    add("cnn-clip-momentum", "cnn momentum clip", "C1 C3", "cnn", SEEDS["cnn-clip-momentum"], model=CNN,
-        clip={"operation": "clip.global_norm", "max_norm": 0.5, "ord": 2},
-        optimizer={"operation": "optim.sgd", "lr": 0.01, "momentum": 0.9})  # fmt: skip
-    schedule = {"operation": "schedule.polynomial", "begin": 2, "end": 17, "initial": 0.1,
-                "final": 0.8, "power": 3, "frequency": 3}  # fmt: skip
-    add("mlp-clip-prune-momentum", "mlp pruning momentum clip", "C1 C3 C4", "mlp",
-        SEEDS["mlp-clip-prune-momentum"], dtypes=("float64", "float32"), model=MLP,
-        clip={"operation": "clip.global_norm", "max_norm": 1.0, "ord": 2},
-        optimizer={"operation": "optim.sgd", "lr": 0.05, "momentum": 0.9},
-        prune={"score": "score.magnitude", "scope": "global", "schedule": schedule,
-               "parameters": [0, 2]})  # fmt: skip
-
-
-SEEDS = {"mlp-adam": 1, "cnn-clip-momentum": 1, "mlp-clip-prune-momentum": 1}
 
 OPERATION = Operation(
     id="train.trajectory",
@@ -243,11 +206,18 @@ OPERATION = Operation(
         "C4": "Where the schedule says so, after the update, the smallest magnitudes of the chosen"
         " parameters are pruned (half-even count of all of them; what is pruned stays pruned); masked"
         " weights and their momentum are zero.",
+        "C5": "Batch norm normalises by the mean and the biased variance of each micro-batch, through which"
+        " its gradient passes.",
+        "C6": "Dropout takes the masks that are given, and divides what they keep by 1 - rate.",
+        "C7": "The gradient of a penalty joins the accumulated one: grads, total_norm and the clip see it.",
+        "C8": "lr is one number, or one per step.",
     },
     inputs={
-        "params": "weight and bias of each layer that has them, in order",
-        "x": "a list of steps, each a list of micro-batches (N, 8, 8, 1)",
-        "targets": "the same lists of class indices (N,) as int64",
+        "params": "weight and bias of each layer that has them, in order; of a recurrent layer weight,"
+        " recurrent and bias, of batch norm scale and shift",
+        "x": "a list of steps, each a list of micro-batches: images (N, H, W, C) or sequences (N, T, in)",
+        "targets": "the same lists of class indices (N,) as int64, or of what the loss takes",
+        "dropout": "optional: the same lists, each with one mask for each dropout layer; true keeps",
     },
     outputs={
         "loss": "one number per step (a 1-d tensor)",
@@ -274,13 +244,27 @@ OPERATION = Operation(
         "params": 1,
         "masks": 0,
     },
-    tolerance_why=trajectories.TOLERANCE_WHY,
+    tolerance_why=perturbed.TOLERANCE_WHY,
     flags={
-        "mlp": Flag("BASIC", "64-12-10 with ReLU on the digits."),
-        "cnn": Flag("BASIC", "Two convolutions, average pool, two dense layers on the digits."),
+        "mlp": Flag("BASIC", "Two dense layers with ReLU on the digits."),
+        "cnn": Flag("BASIC", "Convolutions, average or max pool, dense layers on the digits."),
+        "recurrent": Flag("BASIC", "The rows of a digit as a sequence, truncated or not."),
+        "optimizers": Flag(
+            "ORDER", "An optimiser with a state of its own: Adam, RMSprop, Adagrad, …"
+        ),
+        "layers": Flag("BASIC", "Leaky ReLU, sigmoid, tanh, batch norm, dropout."),
+        "losses": Flag("BASIC", "Mean squared error and binary cross-entropy, as means and sums."),
+        "batch-norm": Flag("ORDER", "Statistics are those of each micro-batch."),
+        "dropout": Flag(
+            "BASIC", "The masks are given, so that every implementation drops the same."
+        ),
+        "penalty": Flag("ORDER", "A penalty, whose gradient is clipped with the loss's."),
+        "schedule": Flag("ORDER", "A learning rate that changes from step to step."),
         "accumulation": Flag("KNOWN_BUG", "Two micro-batches a step.", ("keras-team/keras#19990",)),
-        "momentum": Flag("ORDER", "SGD with momentum."),
-        "clip": Flag("ORDER", "Global-norm clip that binds in some steps."),
+        "momentum": Flag("ORDER", "SGD with momentum, classical or Nesterov's."),
+        "clip": Flag(
+            "ORDER", "A clip that binds in some steps: by global norm, own norm or value."
+        ),
         "pruning": Flag(
             "KNOWN_BUG",
             "Gradual magnitude pruning: what is pruned stays zero under momentum.",
@@ -300,6 +284,18 @@ OPERATION = Operation(
                 "the power of the schedule is ignored",
                 ("neuralmagic/sparseml#1283",),
             ),
+            ("penalty ignored", "the penalty has no effect", ()),
+            ("first rate kept", "the learning rate of the first step stays", ()),
+            ("nesterov ignored", "the momentum does not look ahead", ()),
+            ("amsgrad ignored", "the largest second moment is not kept", ()),
+            ("centered ignored", "the squared mean is not taken off", ()),
+            ("decay ignored", "the weight decay has no effect", ()),
+            ("slope ignored", "leaky ReLU does not leak", ()),
+            ("dropout not scaled", "what dropout keeps is not divided by 1 - rate", ()),
+            ("average for maximum", "max pool takes the mean of its window", ()),
+            ("truncation ignored", "the gradient passes through all steps of the sequence", ()),
+            ("epsilon of batch norm ignored", "it is divided by the bare deviation", ()),
+            ("sum of the examples", "the loss is a sum where a mean is asked for", ()),
         )
     ),
     dialects={

@@ -15,7 +15,8 @@ import numpy as np
 
 from conformance.exact import ONE, ZERO, Real, Reject, ctx, each, exact, full, magnitude, real
 from conformance.oracle import clipping
-from conformance.oracle.optimizers import Rule, Tracked, adam, move, sgd
+from conformance.oracle.groups import group_axes, groups, size_factor
+from conformance.oracle.optimizers import Rule, Tracked, adagrad, adam, move, rmsprop, sgd
 from conformance.oracle.optimizers import through as used_hyperparameter
 
 Settings = dict[str, Any]
@@ -23,7 +24,13 @@ Grads = list[Tracked | None]
 SubSettings = Callable[[Mapping[str, Any], str], Settings]
 """``sub(description, prefix)``: the settings of the operation that a description names."""
 
-RULES: dict[str, Rule] = {"optim.sgd": sgd, "optim.adam": adam, "optim.adamw": adam}
+RULES: dict[str, Rule] = {
+    "optim.sgd": sgd,
+    "optim.adam": adam,
+    "optim.adamw": adam,
+    "optim.rmsprop": rmsprop,
+    "optim.adagrad": adagrad,
+}
 
 TOLERANCE_WHY = (
     "Each number carries a first-order bound on its rounding error in roundoffs u, from the sum over"
@@ -68,22 +75,54 @@ def unscale(grads: Grads, scale: float) -> Grads:
 
 
 def add_penalty(grads: Grads, params: list[Tracked], penalty: Settings | None) -> Grads:
-    """Add the penalty's gradient: λ·sign(w), or 2λw."""
+    """Add the penalty's gradient: λ·sign(w), 2λw, both, or λ·w/‖w_group‖."""
     if penalty is None:
         return grads
+    extra = [PENALTIES[penalty["operation"]](w, penalty) for w in params]
+    return [e if g is None else g + e for g, e in zip(grads, extra, strict=True)]
+
+
+def _l1(w: Tracked, penalty: Settings) -> Tracked:
     strength = real(float(penalty["strength"]))
-    result: Grads = []
-    for g, w in zip(grads, params, strict=True):
-        if penalty["operation"] == "penalty.l1":
-            extra = each(lambda x: strength * ctx.sign(x), w.exact)
-            errors = magnitude(extra)
-        else:
-            factor = strength * (1 if penalty.get("half") else 2)
-            extra = w.exact * factor
-            errors = w.error * factor + 2 * magnitude(extra)
-        joined = Tracked(extra, errors)
-        result.append(joined if g is None else g + joined)
-    return result
+    extra = each(lambda x: strength * ctx.sign(x), w.exact)
+    return Tracked(extra, magnitude(extra))
+
+
+def _l2(w: Tracked, penalty: Settings) -> Tracked:
+    factor = real(float(penalty["strength"])) * (1 if penalty.get("half") else 2)
+    extra = w.exact * factor
+    return Tracked(extra, w.error * factor + 2 * magnitude(extra))
+
+
+def _elastic_net(w: Tracked, penalty: Settings) -> Tracked:
+    first = _l1(w, {"strength": penalty["l1"]})
+    return first + _l2(w, {**penalty, "strength": penalty["l2"]})
+
+
+def _group_lasso(w: Tracked, penalty: Settings) -> Tracked:
+    factor = real(float(penalty["strength"])) * size_factor(w.exact, penalty)
+    extra, errors = full(w.exact.shape), full(w.exact.shape)
+    places = np.arange(w.exact.size).reshape(w.exact.shape)
+    for _, members in groups(places, group_axes(w.exact, penalty)):
+        at = np.unravel_index(members.ravel(), w.exact.shape)
+        values, own = w.exact[at], w.error[at]
+        n = ctx.sqrt(ctx.fsum(x * x for x in values))
+        if n == 0:
+            continue
+        # S squares and S-1 additions, of which the root halves the error, and the root itself.
+        off = ctx.fsum(abs(x) * e for x, e in zip(values, own, strict=True)) / n
+        relative = off / n + len(values) // 2 + 3
+        extra[at] = values * (factor / n)
+        errors[at] = own * (factor / n) + magnitude(extra[at]) * (relative + 4)
+    return Tracked(extra, errors)
+
+
+PENALTIES = {
+    "penalty.l1": _l1,
+    "penalty.l2": _l2,
+    "penalty.elastic_net": _elastic_net,
+    "penalty.group_lasso": _group_lasso,
+}
 
 
 def finite(grads: Grads) -> bool:
