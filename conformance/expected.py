@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,12 +23,14 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from conformance.judge import Verdict
+from conformance.protocol import Implementation
 from conformance.runner import Run
 
 FOLDER = Path(__file__).parent / "expectations"
 FAILURES = frozenset({"failed", "errored", "crashed", "timed_out"})
 UNWRITTEN = "TO BE WRITTEN"
 """How the reason begins of an entry that a machine added and that nobody has explained yet."""
+NAME = re.compile(r"[A-Za-z0-9_-]+")
 KEYS = ("case", "reason", "link", "observed", "versions")
 
 
@@ -116,6 +119,30 @@ def _entry(entry: Any, where: str) -> Expected:
             f"{where}: versions {text!r} is no PEP 440 range such as '>=2.6,<3', nor '*'"
         ) from None
     return Expected(entry["case"], entry["reason"], versions, evidence)
+
+
+class Expectations:
+    """Whose expected failures are which: an adapter's by its name, a program's by what it calls itself."""
+
+    def __init__(self, adapters: Iterable[str], programs: Iterable[str] = ()) -> None:
+        """Read those of the adapters; a program says its name only when it has started.
+
+        Raises:
+            ExpectationsError: a file is malformed.
+        """
+        self._read = {name: read(name) for name in adapters}
+        self._programs = frozenset(programs)
+
+    def of(self, participant: str, implementation: Implementation | None) -> Sequence[Expected]:
+        """Return the expected failures of a participant."""
+        if participant not in self._programs:
+            return self._read.get(participant, ())
+        name = implementation.name if implementation else ""
+        if not NAME.fullmatch(name):
+            return ()
+        if name not in self._read:
+            self._read[name] = read(name)
+        return self._read[name]
 
 
 def apply(run: Run, entries: Sequence[Expected]) -> None:

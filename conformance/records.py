@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +22,7 @@ from typing import IO, Any
 from conformance import __version__, expected, fixtures
 from conformance.cases import Case
 from conformance.compare import Difference
-from conformance.expected import Expected
+from conformance.expected import Expectations
 from conformance.formats import encode
 from conformance.judge import Answer, Verdict, map_outputs
 from conformance.operation import map_tensors, sizes
@@ -84,14 +84,14 @@ class Journal:
     def __init__(
         self,
         path: Path,
-        expectations: Mapping[str, Sequence[Expected]],
+        expectations: Expectations,
         introduced: Iterable[str] = (),
     ) -> None:
         """Go on with a file.
 
         Args:
             path: the file; it is made if it is not there.
-            expectations: the expected failures by participant.
+            expectations: the expected failures of the participants.
             introduced: the participants that the file knows already.
         """
         self._file: IO[str] = path.open("a", encoding="utf-8")
@@ -106,7 +106,9 @@ class Journal:
     def verdict(self, participant: str, implementation: Implementation, verdict: Verdict) -> None:
         """Write one verdict, and before a participant's first one what it says of itself."""
         marked = replace(verdict)
-        expected.mark(marked, implementation.version, self._expectations.get(participant, ()))
+        expected.mark(
+            marked, implementation.version, self._expectations.of(participant, implementation)
+        )
         entry = {"record": "verdict", "participant": participant} | marked.as_json()
         if marked.status != verdict.status:
             entry["judged"] = verdict.status

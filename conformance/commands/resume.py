@@ -11,7 +11,7 @@ from pathlib import Path
 from conformance import __version__, fixtures, records
 from conformance.cases import Case
 from conformance.commands.common import Failure
-from conformance.expected import Expected
+from conformance.expected import Expectations
 from conformance.judge import Answer, Verdict
 from conformance.operation import map_tensors
 from conformance.operations import load
@@ -99,7 +99,7 @@ def journal(
     path: Path | None,
     asked: Asked,
     cases: list[Case],
-    expectations: Mapping[str, list[Expected]],
+    expectations: Expectations,
     had: Mapping[str, Kept],
 ) -> Iterator[Journal | None]:
     """Open the file of JSON lines that begins with what is kept; it takes the place of an old one."""

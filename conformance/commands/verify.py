@@ -163,7 +163,7 @@ def verify(
         **participating.programs(asked.commands),
         **participating.served(asked.calls),
     }
-    entries = {name: expected.read(name) for name in known}
+    entries = expected.Expectations(known, asked.commands)
     chosen = _cases(asked.operations, asked.cases, case_files)
     had = kept(before, chosen) if before else {}
     lines = files.pop("jsonl") or resumed
@@ -177,7 +177,7 @@ def verify(
             record.verdict if record else None, had, memory, _probes(asked, chosen, precise),
         )  # fmt: skip
         for run in runs:
-            expected.apply(run, entries.get(run.participant, []))
+            expected.apply(run, entries.of(run.participant, run.implementation))
             runner.explain(run)
         if record:
             record.finish(runs, report.total(runs))

@@ -388,3 +388,22 @@ def test_the_snippet_of_every_case_gives_the_bits_back() -> None:
             nan = np.isnan(old.astype(np.float64))
             assert np.array_equal(np.isnan(new.astype(np.float64)), nan)
             assert np.where(nan, 0, new).tobytes() == np.where(nan, 0, old).tobytes(), case.id
+
+
+def test_a_program_has_the_expected_failures_of_the_name_it_gives_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plain.toml").write_text(
+        '[[expected]]\ncase = "clip.global_norm/just-below-f*"\nreason = "enlarged"\n'
+        'observed = "3.005"\nversions = ">=1"\n',
+        encoding="utf-8",
+    )
+    monkeypatch.setattr("conformance.expected.FOLDER", tmp_path)
+    plain = shlex.join([sys.executable, str(HARNESSES / "plain.py"), "max-for-min"])
+    cases = ["--case", "clip.global_norm/just-below-f32", "--case", "clip.global_norm/at-threshold-f32"]
+    lines = tmp_path / "run.jsonl"
+    assert main(["verify", "--command", plain, *cases, "--jsonl", str(lines)]) == 0
+    assert "1 expected failure" in " ".join(capsys.readouterr().out.split())
+    assert '"expected_failure"' in lines.read_text(encoding="utf-8")
+    (tmp_path / "plain.toml").rename(tmp_path / "other.toml")
+    assert main(["verify", "--command", plain, *cases]) == 1
