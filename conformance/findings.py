@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -48,6 +49,7 @@ class Finding:
     prints: str
     documentation: str = ""
     link: str = ""
+    language: str = "python"
 
 
 def read(library: str, folder: Path | None = None) -> list[Finding]:
@@ -64,13 +66,14 @@ def read(library: str, folder: Path | None = None) -> list[Finding]:
     found = []
     for number, entry in enumerate(document.get("finding", []), 1):
         where = f"{path.name}: finding {number}"
-        known = {field.name for field in fields(Finding)} - {"library"}
+        known = {field.name for field in fields(Finding)} - {"library", "language"}
         if unknown := sorted(set(entry) - known):
             raise ExpectationsError(f"{where}: unknown key {unknown[0]!r}")
         for key in sorted(known - {"documentation", "link"}):
             if not str(entry.get(key, "")).strip():
                 raise ExpectationsError(f"{where}: {key} is missing")
-        finding = Finding(library, **{key: value.strip() for key, value in entry.items()})
+        words = {key: str(value).strip() for key, value in entry.items()}
+        finding = Finding(library, **words, language=document.get("language", "python"))
         if finding.kind not in KINDS:
             raise ExpectationsError(f"{where}: kind must be one of {', '.join(KINDS)}")
         if finding.kind == "contradicts its documentation" and not finding.documentation:
@@ -93,28 +96,33 @@ def holds(finding: Finding, record: Record) -> bool:
     return bool(tally and tally.asked and tally.outcome(case_id))
 
 
-def output(finding: Finding, python: str) -> str:
-    """Return what the lines of a finding print, run by a Python that has the library."""
+def output(finding: Finding, command: Sequence[str], folder: Path | None = None) -> str:
+    """Return what the lines of a finding print, run by a command that takes them as its last argument."""
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
-        [python, "-c", finding.code],
+        [*command, finding.code],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
         env=os.environ | quiet,
+        cwd=folder,
     )
     return done.stdout.strip() if not done.returncode else done.stderr.strip()
 
 
-def interpreter(library: str) -> str:
-    """Return the Python that has a library, or nothing."""
+def interpreter(library: str) -> tuple[list[str], Path | None]:
+    """Return the command that runs lines for a library, and where; an empty command if it is not here."""
     module = participants.adapters().get(library)
     if module is None:
-        return ""
+        return [], None
+    packages = Path(__file__).parent.parent / Path(*module.split(".")) / "node_modules"
+    if packages.is_dir() and (node := shutil.which("node")):
+        return [node, "-e"], packages.parent
     if not participants.lacking(module):
-        return sys.executable
-    return str(environments.python(library)) if environments.ready(library) else ""
+        return [sys.executable, "-c"], None
+    ready = environments.ready(library)
+    return ([str(environments.python(library)), "-c"] if ready else []), None
 
 
 # --- the page -------------------------------------------------------------------------------------
@@ -189,7 +197,17 @@ def _one(finding: Finding, record: Record) -> str:
     lines += [f"- The suite's rule: {rule}" for rule in _rules(finding)[:1]]
     link = f"<{finding.link}>" if finding.link else "none is known to us"
     lines += [f"- Public report: {link}.", f"- Case: `secateurs show {finding.case}`", ""]
-    lines += ["```python", finding.code, "```", "", "prints", "", "```", finding.prints, "```"]
+    lines += [
+        f"```{finding.language}",
+        finding.code,
+        "```",
+        "",
+        "prints",
+        "",
+        "```",
+        finding.prints,
+        "```",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -241,12 +259,12 @@ def check(wanted: Sequence[str] = ()) -> int:
     """Run the lines of findings where the library is installed; print what differs, return 1 if any does."""
     differs = 0
     for library in wanted or libraries():
-        python = interpreter(library)
-        if not python:
+        command, folder = interpreter(library)
+        if not command:
             print(f"{library}: not installed here")
             continue
         for finding in read(library):
-            got = output(finding, python)
+            got = output(finding, command, folder)
             differs += got != finding.prints
             print(f"{library}: {finding.case}: {'as written' if got == finding.prints else got}")
     return 1 if differs else 0
