@@ -57,9 +57,8 @@ def in_parallel(
             results[index] = function(part)
 
     # NumPy's errstate lives in the context, and so would be lost on the way to another thread.
-    helpers = [
-        _pool(threads - 1).submit(contextvars.copy_context().run, work) for _ in range(threads - 1)
-    ]
+    submit = _pool(THREADS - 1).submit
+    helpers = [submit(contextvars.copy_context().run, work) for _ in range(threads - 1)]
     try:
         work()
     finally:
