@@ -92,3 +92,17 @@ def test_opacus_clips_each_example() -> None:
     found = run("opacus", "clip.per_example", grads, **options)
     close(found["grads"][0], 0.45, 0.6, rtol=1e-6)
     close(found["norms"], 5, 0.5)
+
+
+SGD = {"operation": "optim.sgd", "lr": 1.0}
+TO_ONE = {"operation": "clip.global_norm", "max_norm": 1.0, "ord": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["accelerate", "lightning"])
+def test_a_loop_clips_the_mean_of_the_micro_batches(name: str) -> None:
+    # The mean of (3, 0) and (0, 4) is (1.5, 2), of norm 2.5: a step of (0.6, 0.8) from (10, 0).
+    micro = {"params": [number(10, 0)], "grads": [[[number(3, 0)], [number(0, 4)]]]}
+    found = run(name, "train.step", micro, optimizer=SGD, clip=TO_ONE, accumulate="mean")
+    close(found["total_norm"], 2.5)
+    close(found["params"][0][0], 9.4, -0.8)

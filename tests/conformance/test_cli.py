@@ -400,7 +400,12 @@ def test_a_program_has_the_expected_failures_of_the_name_it_gives_itself(
     )
     monkeypatch.setattr("conformance.expected.FOLDER", tmp_path)
     plain = shlex.join([sys.executable, str(HARNESSES / "plain.py"), "max-for-min"])
-    cases = ["--case", "clip.global_norm/just-below-f32", "--case", "clip.global_norm/at-threshold-f32"]
+    cases = [
+        "--case",
+        "clip.global_norm/just-below-f32",
+        "--case",
+        "clip.global_norm/at-threshold-f32",
+    ]
     lines = tmp_path / "run.jsonl"
     assert main(["verify", "--command", plain, *cases, "--jsonl", str(lines)]) == 0
     assert "1 expected failure" in " ".join(capsys.readouterr().out.split())
