@@ -67,11 +67,11 @@ class OperationTest(pytest.Item):
 
     def runtest(self) -> None:
         """Fail with the diagnosis, and be skipped where the adapter has no such operation."""
-        from conformance import expected, runner
-        from conformance.protocol import adapter_command
+        from conformance import expected, participants, runner
 
         cases = runner.select([self.operation])
-        run = runner.run(self.adapter, adapter_command(self.adapter), cases)
+        command = participants.command(self.adapter, participants.adapters()[self.adapter])
+        run = runner.run(self.adapter, command, cases)
         if run.not_started is not None:
             pytest.fail(f"{self.adapter} could not be started: {run.not_started}", pytrace=False)
         expected.apply(run, expected.read(self.adapter))

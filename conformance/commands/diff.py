@@ -9,7 +9,7 @@ from rich.console import Console
 
 from conformance import participants, recorded
 from conformance.commands.common import NOT_STARTED, Failure, debug_option, near, operations
-from conformance.commands.matrix import FROM, gathered
+from conformance.commands.matrix import FROM, given
 from conformance.migration import Comparison, Difference, comparison
 from conformance.recorded import Record
 from conformance.report import Page
@@ -61,8 +61,7 @@ def diff(
 
 
 def _records(names: tuple[str, str], files: tuple[Path, ...], running: bool) -> list[Record]:
-    given = {r.name: r for r in gathered((), files)} if files else {}
-    every = ({} if running else recorded.shipped()) | given
+    every = ({} if running else recorded.shipped()) | given(files)
     adapters = participants.adapters()
     absent = [name for name in dict.fromkeys(names) if name not in every]
     for name in absent:

@@ -22,31 +22,30 @@ FROM = click.option(
 )
 
 
-def gathered(named: tuple[str, ...], files: tuple[Path, ...]) -> list[Record]:
-    """Return the records that are asked for: of files, of names, or all that are kept.
-
-    A name stands for an implementation of a file, or for the record that comes with the suite.
-    """
-    given: dict[str, Record] = {}
+def given(files: tuple[Path, ...]) -> dict[str, Record]:
+    """Return the records in files by the implementation's name; a later file takes the place of an earlier."""
+    found: dict[str, Record] = {}
     for path in files:
         try:
-            found = read(path)
+            held = read(path)
         except RecordError as error:
             raise Failure(str(error)) from None
-        if not found:
+        if not held:
             raise Failure(f"{path}: nobody could be started in that run")
-        given |= {record.name: record for record in found}
-    kept = shipped()
-    every = kept | given
-    if not named:
-        return list((given or kept).values())
+        found |= {record.name: record for record in held}
+    return found
+
+
+def gathered(named: tuple[str, ...], files: tuple[Path, ...]) -> list[Record]:
+    """Return the records of the implementations named, or all that are kept or in the files."""
+    every = dict(sorted((shipped() | given(files)).items()))
     for name in named:
         if name not in every:
             raise Failure(
                 f"no record of {name!r}{near(name, every)};"
                 f" make one: secateurs verify {name} --jsonl run.jsonl, then --from run.jsonl"
             )
-    return [every[name] for name in named]
+    return [every[name] for name in named or every]
 
 
 @click.command()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,6 +20,7 @@ from conformance.recorded import Record, Tally
 from conformance.runner import Run, explain, run, select
 
 HARNESS = [sys.executable, str(Path(__file__).parent / "harnesses" / "plain.py")]
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 CASES = ["one-above-one-below-f32", "just-above-f32", "two-tensors-bf16"]
 
 
@@ -150,6 +153,22 @@ def test_the_page_is_whole_safe_and_has_what_is_behind_each_cell(record: Record)
     assert cell["failures"][0][0] == "one-above-one-below-f32"
     assert cell["asked"] == 2
     assert "norm per tensor" in cell["diagnosis"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="chromium is not installed")
+def test_a_browser_shows_what_is_behind_a_cell(record: Record, tmp_path: Path) -> None:
+    path = tmp_path / "m.html"
+    path.write_text(matrix.page([record]), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000"]
+    address = f"{path.as_uri()}#who=0&op=clip.global_norm"
+    done = subprocess.run(
+        [str(BROWSER), *options, "--dump-dom", address], capture_output=True, text=True, timeout=60
+    )
+    detail = done.stdout.partition('id="detail"')[2].partition("</section>")[0]
+    assert "2 cases asked: 1 pass, 1 fail; 1 canonical" in detail
+    assert "norm per tensor" in detail
+    assert "clip.global_norm/one-above-one-below-f32" in detail
 
 
 def test_the_command_reads_kept_records_and_runs(
