@@ -4,8 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import click
+
+from conformance.commands.common import Failure
+
+DIFFERENT, NOT_STARTED = 1, 3
+FRAMEWORKS = ("torch", "tensorflow")
+FRAMEWORK_CLAIMS = {
+    "A1": ("assign",),
+    "A2": ("if-tensor",),
+    "A3": ("parameters", "grad"),
+    "A5": ("constraints",),
+}
+"""Claims that only a run of the framework itself can show (``adapters/_recipes_claims.py``)."""
 
 
 @click.command(
@@ -13,11 +29,69 @@ import click
     add_help_option=False,
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
 )
+@click.option("--with", "frameworks", multiple=True, type=click.Choice(FRAMEWORKS))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def recipe(arguments: tuple[str, ...]) -> None:
+def recipe(frameworks: Sequence[str], arguments: tuple[str, ...]) -> int:
     """Run a system that an article describes, A1 to A5; ``secateurs recipe --help`` lists the options.
 
-    The suite imports nothing of refimpl, so a recipe runs in a process of its own.
+    ``--with torch`` or ``--with tensorflow`` repeats a short run of the recipe in that framework, from the same
+    parameters and batches, and compares every step. The suite imports nothing of refimpl, so a recipe runs in
+    a process of its own.
     """
-    command = [sys.executable, "-m", "refimpl", "recipe", *arguments]
-    raise SystemExit(subprocess.run(command).returncode)
+    if frameworks:
+        return _twins(frameworks, arguments)
+    name = next((a.upper() for a in arguments if not a.startswith("-")), "")
+    if "--claim" in arguments[:-1]:
+        claim = arguments[arguments.index("--claim") + 1]
+        if claim in FRAMEWORK_CLAIMS.get(name, ()):
+            return _run("adapters._recipes_claims", name, claim)
+    code = _run("refimpl", "recipe", *arguments)
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        click.echo(
+            "\n--with torch|tensorflow  repeat a short run in that framework, compare every step"
+        )
+    return code
+
+
+def _twins(frameworks: Sequence[str], arguments: Sequence[str]) -> int:
+    # NumPy and the oracle are loaded only by those who compare.
+    from conformance import recipes
+
+    worst = 0
+    with tempfile.TemporaryDirectory() as folder:
+        script, other = Path(folder, "script.npz"), Path(folder, "answer.npz")
+        code = _run("refimpl", "recipe", *arguments, "--script", str(script))
+        if code:
+            return code
+        for framework in frameworks:
+            if _run("adapters._recipes", framework, str(script), str(other)):
+                raise Failure(f"{framework} could not be run", NOT_STARTED)
+            rows = recipes.compare(recipes.load(script), recipes.load(other), _progress)
+            worst = max(worst, _show(framework, rows))
+    click.echo(recipes.TOLERANCE)
+    return worst
+
+
+def _show(framework: str, rows: Sequence[Any]) -> int:
+    steps = [r for r in rows if ", step " in r.name]
+    ends = [r for r in rows if ", step " not in r.name]
+    click.echo(f"refimpl and {framework}: {len(steps) // 2} steps, {len(ends)} arrays at the end")
+    click.echo(f"{'':20s}{'difference':>12s}{'tolerance':>12s}")
+    shown = [r for r in rows if not r.agrees] + [
+        max(group, key=lambda r: r.difference / (r.tolerance or 1e-300))
+        for group in ([r for r in steps if r.name.startswith(kind)] for kind in ("loss", "total"))
+        if group
+    ]
+    for row in [*shown, *(r for r in ends if r.agrees)]:
+        verdict = "" if row.agrees else "  DIFFERS"
+        click.echo(f"{row.name:20s}{row.difference:12.1e}{row.tolerance:12.1e}{verdict}")
+    return 0 if all(r.agrees for r in rows) else DIFFERENT
+
+
+def _progress(line: str) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\r\033[K{line}", nl=False, err=True)
+
+
+def _run(module: str, *arguments: str) -> int:
+    return subprocess.run([sys.executable, "-m", module, *arguments]).returncode

@@ -157,7 +157,7 @@ def _best_threshold(model: models.Model, state: State, data: Data) -> tuple[floa
 
 
 def script(seed: int) -> Script:
-    """Return a short run: 12 steps, half of all weights pruned, 12 steps of fine-tuning."""
+    """Return a short run: 8 steps, half of all weights pruned, 8 steps of fine-tuning."""
     data = training.parts("digits", seed)
     model = network(data.shape)
     description = {
@@ -166,11 +166,11 @@ def script(seed: int) -> Script:
         "optimizer": PLAN.optimizer,
         "clip": PLAN.clip,
         "prune": {
-            "step": 12,
+            "step": 8,
             "by": "magnitude",
             "amount": 0.5,
             "parameters": training.weights_of(model),
         },
     }
     params = models.initial_params(model, data.shape, seed)
-    return of_batches(description, params, data.train, 24, 32, seed)
+    return of_batches(description, params, data.train, 16, 16, seed)

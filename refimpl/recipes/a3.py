@@ -140,7 +140,7 @@ NOTES = (
 
 
 def script(seed: int) -> Script:
-    """Return a short run of the CNN with max-pooling: 24 steps of Adam with a clip by global norm."""
+    """Return a short run of the CNN with max-pooling: 16 steps of Adam with a clip by global norm."""
     data = training.parts("digits", seed)
     model = pooled(data.shape)
     description = {
@@ -150,4 +150,4 @@ def script(seed: int) -> Script:
         "clip": CLIPS["global"],
     }
     params = models.initial_params(model, data.shape, seed)
-    return of_batches(description, params, data.train, 24, 32, seed)
+    return of_batches(description, params, data.train, 16, 16, seed)

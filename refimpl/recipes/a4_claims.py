@@ -91,8 +91,8 @@ def refit(options: Options) -> Report:
         rows.append((name, zeros / wanted, training.share_right(MODEL, tuned.params, data.test)))
         numbers[name] = zeros / wanted
     text = (
-        "The optimiser moves every weight that has a gradient. Where weights, bias and outgoing weights are all "
-        "zero a ReLU unit stays dead by accident: neither side has a gradient. Only a mask is sure."
+        "The optimiser moves every weight that has a gradient. Where weights, bias and outgoing weights are "
+        "all zero a ReLU unit stays dead by accident: neither side has a gradient. Only a mask is sure."
     )
     header = ("set to zero, two epochs more", "pruned weights still 0", "test accuracy")
     table = Table("", header, ("", ".1%", ".2%"), rows)
