@@ -68,10 +68,10 @@ def _forward(choice: Choice) -> Fill:
     )
     bias = run()["bias"][0]
     row = " + ".join(
-        f"({rounded(float(x[p + i, q + j]), 3)})({rounded(float(w[i, j]), 3)})" for i, j in taps[:3]
+        f"({rounded(float(x[p + i, q + j]), 3)})({rounded(float(w[i, j]), 3)})" for i, j in taps
     )
     return Fill(
-        rf"y_{{«p»«q»}} = «b» + {row} + \dots = «y»",
+        rf"y_{{«p»«q»}} = «b» + {row} = «y»",
         {"p": str(p), "q": str(q), "b": exact(bias), "y": exact(y[p, q])},
         "Point at a cell of the output: the window on the input and the kernel are multiplied cell by cell, "
         "and added up.",

@@ -45,8 +45,37 @@ def mathml(latex: str, display: bool = True) -> str:
         raise StudyError(f"a place for a number was lost: {latex}")
     # A bar that grows with its content collides with accents; a sign is no subtraction.
     made = made.replace("<mo>&#x02016;</mo>", '<mo stretchy="false">&#x02016;</mo>')
+    # Where a formula was cut, the sign at the start still stands between two terms.
+    made = re.sub(
+        r"(<math[^>]*><mrow>)<mo>(\+|=|&#x0002B;|&#x0003D;|&#x02212;)",
+        r'\1<mo form="infix">\2',
+        made,
+    )
     made = re.sub(rf"({_OPEN})<mo>&#x02212;</mo>", r'\1<mo form="prefix">&#x02212;</mo>', made)
     return str(made.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', ""))
+
+
+@cache
+def display(latex: str) -> str:
+    """Return a formula on a line of its own, in pieces between which a narrow column may break it."""
+    made = [mathml(piece, False) for piece in pieces(latex)]
+    shown = (math.replace("<math ", '<math displaystyle="true" ', 1) for math in made)
+    return " ".join(f'<span class="piece">{math}</span>' for math in shown)
+
+
+def pieces(latex: str) -> list[str]:
+    """Return a formula cut before every ``=``, ``+``, ``-`` and ``\\quad`` that stands in no bracket."""
+    depth, found = 0, [""]
+    for match in re.finditer(r"\\[A-Za-z]+|\\.|«[^»]*»|.", latex, re.DOTALL):
+        token = match[0]
+        depth += token in ("{", "(", "[", r"\left")
+        depth -= token in ("}", ")", "]", r"\right")
+        before = found[-1].rstrip()[-1:]
+        between = token == "-" and (before in ("»", ")", "}") or before.isalnum())
+        if not depth and (token in ("=", "+", r"\quad") or between) and found[-1].strip():
+            found.append("")
+        found[-1] += "" if token == r"\quad" else token
+    return [piece.strip() for piece in found if piece.strip()]
 
 
 def text(latex: str, values: Mapping[str, str] | None = None) -> str:

@@ -43,7 +43,7 @@ def page(topic: Topic) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["math"] = lambda latex: Markup(formulas.mathml(latex))
+    environment.filters["math"] = lambda latex: Markup(formulas.display(latex))
     environment.filters["inline"] = lambda text: Markup(formulas.inline(text))
     environment.filters["paragraphs"] = lambda text: [
         " ".join(p.split()) for p in text.split("\n\n")
@@ -103,7 +103,7 @@ def _control(control: Control) -> dict[str, Any]:
 
 def _fill(fill: Fill, place: Any) -> list[Any]:
     return [
-        place(formulas.mathml(fill.formula)),
+        place(formulas.display(fill.formula)),
         place(dict(fill.values)),
         place(formulas.inline(fill.says)),
         [place(_block(block)) for block in fill.blocks],

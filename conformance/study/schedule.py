@@ -38,7 +38,8 @@ def _curve(choice: Choice) -> Fill:
         else "The mask of the step before stays."
     )
     values = {"f": exact(p["final"]), "d": exact(p["initial"] - p["final"]),
-              "p": exact(progress), "q": exact(float(p["power"])), "s": exact(sparsity[t])}  # fmt: skip
+              "p": rounded(progress, 6), "q": exact(float(p["power"])), "s": rounded(float(sparsity[t]),
+                  6)}  # fmt: skip
     return Fill(
         r"s = «f» + («d») \cdot (1 - «p»)^{«q»} = «s»",
         values,
@@ -51,7 +52,8 @@ def _curve(choice: Choice) -> Fill:
                 Mark("upright", "this step", ((t,),), 2),
             )),
             Table("Every step", ("step", "progress", "sparsity", "new masks"), tuple(
-                (str(i), exact(float(np.clip((i - p["begin"]) / (p["end"] - p["begin"]), 0, 1))), exact(s),
+                (str(i), rounded(float(np.clip((i - p["begin"]) / (p["end"] - p["begin"]), 0, 1)), 6),
+                    rounded(float(s), 6),
                  "yes" if updates[i] else "")
                 for i, s in enumerate(sparsity)),
                     tuple("here" if i == t else "" for i in range(len(sparsity)))),
@@ -65,7 +67,9 @@ def _counts(choice: Choice) -> Fill:
     for i, s in enumerate(sparsity):
         if updates[i]:
             now = round(float(s) * WEIGHTS)
-            rows.append((str(i), exact(s), str(now), str(now - gone), str(WEIGHTS - now)))
+            rows.append(
+                (str(i), rounded(float(s), 6), str(now), str(now - gone), str(WEIGHTS - now))
+            )
             bars.append((i - 0.4, i + 0.4, now - gone))
             gone = now
     first = next(row for row in rows if row[3] != "0")
@@ -90,7 +94,10 @@ def _compared(choice: Choice) -> Fill:
         "exponential": schedules.exponential(**own)[0],
         "all at once": schedules.constant(**own)[0],
     }
-    rows = tuple((str(t), *(exact(line[t]) for line in lines.values())) for t in range(p["steps"]))
+    rows = tuple(
+        (str(t), *(rounded(float(line[t]), 6) for line in lines.values()))
+        for t in range(p["steps"])
+    )
     marks = tuple(
         Mark("line", name, tuple(enumerate(map(float, line))), i + 1)
         for i, (name, line) in enumerate(lines.items())

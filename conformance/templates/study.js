@@ -63,7 +63,7 @@ function chart(block, width) {
   for (const mark of block.marks) {
     const points = mark.points, stroke = colour(mark);
     if (mark.shape === "line") marks.push(P.line(points, {x: p => p[0], y: p => p[1], stroke, strokeWidth: 2}));
-    if (mark.shape === "dots") marks.push(P.dot(points, {x: p => p[0], y: p => p[1], fill: stroke, r: points.length > 60 ? 2 : 4.5}));
+    if (mark.shape === "dots") marks.push(P.dot(points, {x: p => p[0], y: p => p[1], fill: stroke, r: points.length > 60 ? 2.5 : 4.5}));
     if (mark.shape === "bars") marks.push(P.rect(points, {x1: p => p[0], x2: p => p[1], y1: p => 0, y2: p => p[2], fill: stroke, fillOpacity: .7}));
     if (mark.shape === "arrow") { marks.push(P.arrow(points, {x1: p => p[0], y1: p => p[1], x2: p => p[2], y2: p => p[3], stroke, strokeWidth: thick, headLength: 10 + 10 / thick, strokeLinecap: "butt"})); thick -= 2; }
     if (mark.shape === "across") marks.push(P.ruleY(points, {y: p => p[0], stroke, strokeWidth: 2, strokeDasharray: "5 4"}));
