@@ -200,7 +200,8 @@ def _got(verdict: Verdict) -> str:
 
 def written(outputs: Mapping[str, Any]) -> str:
     """Return outputs as one line of decimals."""
-    parts = [f"{path} {tensor_text(leaf)}" for path, leaf in leaves(outputs)]
+    ordered = dict(sorted(outputs.items()))
+    parts = [f"{path} {tensor_text(leaf)}" for path, leaf in leaves(ordered)]
     more = [f"… {len(parts)} tensors"] if len(parts) > TENSORS else []
     return "; ".join(parts[:TENSORS] + more)
 

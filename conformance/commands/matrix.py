@@ -41,10 +41,8 @@ def gathered(named: tuple[str, ...], files: tuple[Path, ...]) -> list[Record]:
     every = dict(sorted((shipped() | given(files)).items()))
     for name in named:
         if name not in every:
-            raise Failure(
-                f"no record of {name!r}{near(name, every)};"
-                f" make one: secateurs verify {name} --jsonl run.jsonl, then --from run.jsonl"
-            )
+            how = f"make one: secateurs verify {name} --jsonl run.jsonl, and give --from run.jsonl"
+            raise Failure(f"no record of {name!r}: {how}{near(name, every)}")
     return [every[name] for name in named or every]
 
 
