@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from adapters import (
     _refimpl_regularization,
     _refimpl_training,
 )
-from adapters.base import FLOATS, Adapter
+from adapters.base import Adapter
+from refimpl.backends import CAPABILITIES
 
 FAMILIES = (
     _refimpl_clipping,
@@ -34,14 +35,14 @@ def canonical(
     version: str,
     to_native: Callable[[Any], Any],
     to_numpy: Callable[[Any], Any],
-    dtypes: tuple[str, ...] = FLOATS,
-    dialect: Mapping[str, Any] | None = None,
+    library: str,
 ) -> Adapter:
     """Return refimpl as a participant that is given, and must give back, arrays of one library.
 
-    ``dtypes`` are the float formats that the library has; operations are listed in those only.
-    ``dialect`` is what the library's arithmetic does in every operation (``subnormals=flush``).
+    ``library`` is its name in :data:`refimpl.backends.CAPABILITIES`: operations are listed in the formats
+    that it has, and declare what its arithmetic does everywhere (``subnormals=flush``).
     """
+    has = CAPABILITIES[library]
 
     def back(array: Any) -> Any:
         # Schedules are NumPy arrays whatever the parameters are.
@@ -51,9 +52,9 @@ def canonical(
     for family in FAMILIES:
         adapter.include(family.operations)
     adapter.dtypes = {
-        operation: tuple(d for d in listed if d in dtypes)
+        operation: tuple(d for d in listed if d in has.dtypes)
         for operation, listed in adapter.dtypes.items()
     }
-    if dialect:
-        adapter.dialect = {operation: dict(dialect) for operation in adapter.functions}
+    if has.dialect:
+        adapter.dialect = {operation: dict(has.dialect) for operation in adapter.functions}
     return adapter

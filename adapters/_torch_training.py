@@ -24,7 +24,7 @@ OPTIMIZERS = {
     "optim.adagrad": torch.optim.Adagrad,
 }
 NAMES = {"initial_accumulator": "initial_accumulator_value"}
-LOSSES = {
+LOSSES: dict[str, Any] = {
     "loss.softmax_cross_entropy": functional.cross_entropy,
     "loss.mse": functional.mse_loss,
     "loss.binary_cross_entropy": functional.binary_cross_entropy_with_logits,

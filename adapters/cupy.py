@@ -12,6 +12,4 @@ try:
 except cupy.cuda.runtime.CUDARuntimeError as error:
     raise NotStarted("there is no CUDA device") from error
 
-adapter = canonical(
-    "cupy", cupy.__version__, cupy.asarray, cupy.asnumpy, ("float64", "float32", "float16")
-)
+adapter = canonical("cupy", cupy.__version__, cupy.asarray, cupy.asnumpy, "cupy")

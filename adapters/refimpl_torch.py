@@ -7,4 +7,4 @@ import torch
 from adapters._refimpl import canonical
 from adapters.torch import to_numpy, to_torch
 
-adapter = canonical("refimpl_torch", torch.__version__, to_torch, to_numpy)
+adapter = canonical("refimpl_torch", torch.__version__, to_torch, to_numpy, "torch")
