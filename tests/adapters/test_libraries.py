@@ -106,3 +106,17 @@ def test_a_loop_clips_the_mean_of_the_micro_batches(name: str) -> None:
     found = run(name, "train.step", micro, optimizer=SGD, clip=TO_ONE, accumulate="mean")
     close(found["total_norm"], 2.5)
     close(found["params"][0][0], 9.4, -0.8)
+
+
+def test_torch_pruning_removes_the_slices_of_the_smallest_norm() -> None:
+    # Columns of norm 5, 1 and 2; of three channels int(3 · 0.7) = 2 are left.
+    weights = {"weights": number([3, 1, 0], [-4, 0, 2])}
+    found = run("torch_pruning", "prune.structured", weights, amount=0.3, axis=1, ord=2)
+    close(found["weights"], [3, 0, 0], [-4, 0, 2])
+
+
+def test_torchao_keeps_two_of_four() -> None:
+    weights, scores = number([5, -6, 7, 8]), number([0.4, 0.1, 0.2, 0.3])
+    inputs = {"weights": weights, "scores": scores}
+    found = run("torchao", "prune.n_m", inputs, n=2, m=4, axis=-1)
+    close(found["weights"], [5, 0, 0, 8])
