@@ -89,7 +89,7 @@ def cases(c: Cases) -> None:
         "inf",
     )
     add("negative-limit", "negative-limit", "C8", [tensor(3, 4)], -1.0, ALL)
-    add("nan-limit", "nan-limit", "C8", [tensor(3, 4)], "nan")
+    add("nan-limit", "nan-limit", "C8", [tensor(3, 4)], "nan", ALL)
     for name, order in (("0", 0), ("negative", -1), ("nan", "nan")):
         add(f"ord-{name}", "bad-ord", "C8", [tensor(3, 4)], 1.0, ord=order)
     add(
@@ -261,6 +261,7 @@ def cases(c: Cases) -> None:
         3.0,
         ("float32",),
     )
+    add("subnormal-16", "subnormal below", "C3", [tensor(6e-8, -3e-6, 2.0)], 3.0, ("float16",))
     add(
         "subnormal-only",
         "subnormal below square-underflow",

@@ -133,7 +133,7 @@ def cases(c: Cases) -> None:
     add("halves-of-wide-weights", "mixed-dtypes", "C6 C12", [g, fixed(bias, "bfloat16"), fixed(g, "float32")],
         [fixed(w, "float32"), fixed(gain, "float32"), fixed(w, "float32")], 0.125, 1, ("float16",))
     add("several-dtypes", "mixed-dtypes", "C12", [g, fixed(bias, "float16"), fixed(g, "float32")],
-        [w, fixed(gain, "float16"), fixed(w, "float64")], 0.125, 1, ("float64",))
+        [w, fixed(gain, "float16"), fixed(w, "float64")], 0.125, 1, ("float64", "bfloat16"))
     add("wide-range", "wide-range", "C2 C3", [random.spread(9, 5), random.spread(7)], [random.spread(9, 5),
         random.spread(7)], 0.3, 1)
     add("wide-range-rows", "wide-range", "C2 C3", [random.spread(6, 8, high=64)],

@@ -182,7 +182,7 @@ def cases(c: Cases) -> None:
     add("infinite-limit-infinite-gradient", "infinite-limit infinite-gradient", "C7",
         [tensor(np.inf, -4), tensor([1.0])], "inf")  # fmt: skip
     add("negative-limit", "negative-limit", "C8", [tensor(3, 4), tensor(-0.5)], -1.0, ALL)
-    add("nan-limit", "nan-limit", "C8", [tensor(3, 4)], "nan")
+    add("nan-limit", "nan-limit", "C8", [tensor(3, 4)], "nan", ALL)
     add("ord-0", "bad-ord", "C8", [tensor(3, 4)], 1.0, ord=0)
     add("ord-negative", "bad-ord", "C8", [tensor(3, 4)], 1.0, ord=-2)
     add(
@@ -217,6 +217,8 @@ def cases(c: Cases) -> None:
     )
     add("coefficient-underflow", "coefficient-underflow square-overflow", "C2 C5",
         [tensor(2e38, 1e38)], 1e-6, ("float32", "bfloat16"))  # fmt: skip
+    add("coefficient-underflow-64", "coefficient-underflow square-overflow", "C2 C5",
+        [tensor(2e307, 1e307)], 1e-6, ("float64",))  # fmt: skip
     add("tiny-threshold", "eps-visible", "C2", [tensor(3e-9, 4e-9)], 1e-9)
     add("micro-threshold", "eps-visible", "C2", [tensor(3e-6, -4e-6), tensor([1e-7])], 1e-6)
     add("absent", "absent", "C9", [None, tensor(3, -4), None, tensor([12.0])], 6.5, ALL)
@@ -234,12 +236,19 @@ def cases(c: Cases) -> None:
         [fixed([3.0, 1.0], "float16"), fixed([-2.0, 5.0], "float32"), fixed([0.1, 4.0], "float64")],
         2.0, ("float64",))  # fmt: skip
     add("subnormal", "subnormal below", "C3", [tensor(1e-45, -1e-40, 2.0)], 3.0, ("float32",))
+    add("subnormal", "subnormal below", "C3", [tensor(5e-324, -1e-310, 2.0)], 3.0, ("float64",))
+    add("subnormal", "subnormal below", "C3", [tensor(6e-8, -3e-6, 2.0)], 3.0, ("float16",))
     add("single", "single", "C1 C2", [tensor([1, -2], [3, -5], [0.5, 7])], 2.0, ALL)
     add(
-        "wide-range", "wide-range own-norm", "C1 C2", [random.spread(37), random.spread(5, 7)], 10.0
+        "wide-range",
+        "wide-range own-norm",
+        "C1 C2",
+        [random.spread(37), random.spread(5, 7)],
+        10.0,
+        ("float64", "float32", "bfloat16"),
     )
     add("long-sum", "long-sum own-norm", "C1 C2", [random.uniform(5000), random.uniform(70, 60)], 1.0,
-        ("float32", "bfloat16"))  # fmt: skip
+        ("float32", "bfloat16", "float16"))  # fmt: skip
     z = [np.array([3 + 4j, -1 - 2j, 0.5j]), np.array([[0.5 - 1j], [-0.25 + 0j]])]
     add("complex", "complex own-norm", "C4 C11", z, 2.0, COMPLEX)
     add(

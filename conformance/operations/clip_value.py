@@ -258,6 +258,19 @@ def cases(c: Cases) -> None:
     add("mixed-dtypes", "mixed-dtypes", "C8",
         [fixed([3.0, 0.1], "float16"), fixed([-2.0, 0.05], "float32"), fixed([0.2, -4.0], "bfloat16")],
         ("float32",), min=-0.1, max=0.1)  # fmt: skip
+    for dtype in ("float64", "bfloat16"):
+        add("mixed-with-float32", "mixed-dtypes", "C8", [tensor(0.3, -2.5), fixed([-2.0, 0.05], "float32")],
+            (dtype,), min=-0.7, max=0.3)  # fmt: skip
+    for dtype, small in (("float64", 5e-324), ("float16", 6e-8)):
+        add(
+            "subnormal",
+            "subnormal",
+            "C2",
+            [tensor(small, -20 * small, 3.0)],
+            (dtype,),
+            min=-1.0,
+            max=1.0,
+        )
     add(
         "subnormal",
         "subnormal",

@@ -303,10 +303,11 @@ def cases(c: Cases) -> None:
     add("infinite-limit", "bad-limit sharded", "C5", split, "inf", ALL)
     add("mixed-dtypes", "mixed-dtypes mixed", "C6",
         [[part("w", fixed([3, 0.5], "float16")), part("n", tensor(2, -1),
-        "replicated")], [part("w", fixed([[-4.0]], "bfloat16")), part("n", tensor(2, -1), "replicated")]], 2.0)
+        "replicated")], [part("w", fixed([[-4.0]], "bfloat16")), part("n", tensor(2, -1), "replicated")]], 2.0,
+        ALL)
     add("wide-range", "wide-range mixed", "C1 C4",
         beside(copies(random.spread(5, 3), 4), [[part("w", random.spread(n,
-        4))] for n in (1, 2, 3, 4)]), 10.0)
+        4))] for n in (1, 2, 3, 4)]), 10.0, ("float64", "float32", "bfloat16"))
     # fmt: on
 
 

@@ -322,6 +322,7 @@ def cases(c: Cases) -> None:
     add("groups-do-not-divide", bad, "C9", (1, 3, 4, 4), (2, 2, 2, 3), groups=2)
     add("stride-zero", bad, "C9", (1, 3, 4, 1), (2, 2, 1, 1), stride=[0, 1])
     add("bias-mismatch", bad, "C9", (1, 3, 4, 1), (2, 2, 1, 2), bias=random.uniform(3))
+    add("empty-batch-stride", "empty-batch", "C8", (0, 5, 4, 1), (2, 1, 1, 2), stride=[2, 1])
 
 
 PARAMS = (

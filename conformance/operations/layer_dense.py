@@ -199,6 +199,10 @@ def cases(c: Cases) -> None:
     add("inner-mismatch", "bad-shape", "C6", (2, 3, 2), weight=random.uniform(4, 2))
     add("bias-mismatch", "bad-shape", "C6", (2, 3, 2), bias=random.uniform(3))
     add("upstream-mismatch", "bad-shape", "C6", (4, 3, 2), dy=random.uniform(4, 3))
+    add(
+        "wide-range-weights", "wide-range", "C1 C2 C7", (2, 6, 4),
+        x=random.uniform(2, 6), weight=random.spread(6, 4), dy=random.uniform(2, 4),
+    )  # fmt: skip
 
 
 OPERATION = Operation(

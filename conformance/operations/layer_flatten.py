@@ -115,7 +115,7 @@ def cases(c: Cases) -> None:
     add("empty-vector", "empty already-flat", "C3", (0,))
     special = tensor([[np.nan, -0.0, 1], [np.inf, -np.inf, 0]], [[0, 5, -0.0], [2, np.nan, -3]])
     add("special-values", "special-values", "C1 C5", special)
-    add("zero-dimensional", "no-batch-axis", "C4", np.array(2.0), ("float64", "float32"))
+    add("zero-dimensional", "no-batch-axis", "C4", np.array(2.0), ALL)
 
 
 OPERATION = Operation(

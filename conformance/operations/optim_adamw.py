@@ -58,7 +58,7 @@ def cases(c: Cases) -> None:
     optim_adam.common(c)
     add("decay-two-tensors", "decoupled", "A5 A7 A14", two)
     add("decay-two-tensors-rates", "decoupled changing-rate", "A5 A10 A14", two, lr=[0.5, 0.125, 0.25])
-    add("decay-by-rate", "decoupled", "A14", single(tensor(8, -16), tensor(0.5, 1)), lr=1e-3,
+    add("decay-by-rate", "decoupled first-step", "A14", single(tensor(8, -16), tensor(0.5, 1)), lr=1e-3,
         weight_decay=1e-2)
     add("decay-large-step", "order decoupled", "A5", single(tensor(1, -2), tensor(0.5, 1)), lr=1.0,
         weight_decay=0.5)
@@ -77,6 +77,8 @@ def cases(c: Cases) -> None:
     add("small-decay", "small-decay decoupled", "A5", small, ("float32",), lr=1e-2, weight_decay=1e-3)
     add("small-decay-and-step", "small-decay", "A5", single(tensor(100, -300), tensor(1, 1),
         tensor(-1, 0.5)), ("float64",), lr=1e-4, weight_decay=1e-4)
+    add("decay-no-eps", "decoupled eps-zero", "A5", single(tensor(2, -4), tensor(0.5, -0.125),
+        tensor(1, 0.25)), lr=0.125, weight_decay=0.25, eps=0.0)
     add("decay-unit", "decoupled", "A14", single(tensor(1, -3), tensor(1e-4, 2), tensor(-1, 1e-4)),
         lr=0.01, weight_decay=1.0)
     # fmt: on

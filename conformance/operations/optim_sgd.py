@@ -164,6 +164,8 @@ def cases(c: Cases) -> None:
         ("float64",), lr=1e-4, weight_decay=1e-4)
     add("small-decay", "small-decay decay", "S5", single(tensor(1, -3), *[tensor(0, 0)] * 3),
         ("float32",), lr=1e-2, weight_decay=1e-3)
+    add("small-decay-large-weights", "small-decay decay", "S5", single(tensor(3e4, -7e5), *[tensor(0, 0)] * 3),
+        ("float64",), lr=1e-5, weight_decay=1e-4)
     add("absent-first", "absent momentum dampening", "S6", {"params": [tensor(1, -2), tensor(0.5)],
         "grads": [[None, tensor(2)], [tensor(3, 0.5), tensor(-1)], [tensor(-1, 2), None]]},
         momentum=0.9, dampening=0.5, weight_decay=0.1)

@@ -184,13 +184,14 @@ def cases(c: Cases) -> None:
     add("tiny-threshold", "beyond-dtype rounded-bound", "C6", [tensor(1e-30, 0, 1e-7)], 1.0, 1e-50, ALL)
     add("subnormal", "subnormal", "C1 C2", [tensor(1e-45, -1e-40, 3e-40, 2)], 1.0, 1e-40, ("float32",))
     add("subnormal", "subnormal", "C1 C2", [tensor(6e-8, -2e-6, 2)], 1.0, 1e-6, ("float16",))
+    add("subnormal", "subnormal", "C1 C2", [tensor(5e-324, -1e-310, 3e-310, 2)], 1.0, 2e-310, ("float64",))
     add("absent", "absent", "C7", [None, tensor(3, -0.25), None], 1.0, 0.5, ALL)
     add("all-absent", "absent", "C7", [None], 1.0, 0.5, ("float32",))
     add("empty-list", "absent", "C7", [], 1.0, 0.5, ("float32",))
     add("shapes", "shapes", "C8", [np.array(-0.5), random.uniform(2, 1, 3), np.zeros((0, 4)), np.array(3.0)],
         0.625, 0.25, ALL)
     add("mixed-dtypes", "mixed-dtypes", "C6 C8", [fixed([3, -0.1, 0.05], "float16"), fixed([[0.1], [-7]],
-        "bfloat16"), tensor(0.1, -0.3, 0.2)], 0.3, 0.1)
+        "bfloat16"), tensor(0.1, -0.3, 0.2)], 0.3, 0.1, ALL)
     # fmt: on
 
 

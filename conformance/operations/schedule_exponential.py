@@ -89,8 +89,8 @@ def cases(c: Cases) -> None:
         labelled = tuple(flags.split()), tuple(labels.split())
         c.made.append(Case(c.operation, name, *labelled, {}, params))
 
-    add("eight-epochs", "observed basic", "C1", steps=11, end=8, final=0.8)
-    add("cap", "observed", "C1", steps=5, end=4, final=0.98)
+    add("eight-epochs", "basic", "C1", steps=11, end=8, final=0.8)
+    add("cap", "basic", "C1", steps=5, end=4, final=0.98)
     add("halving", "factor", "C1", steps=5, end=3, final=0.875)
     add("halving-from-half", "factor", "C1", steps=5, end=2, initial=0.5, final=0.875)
     add("same-factor-later", "factor outside", "C1 C2", steps=9, begin=3, end=6, final=0.875)
@@ -121,7 +121,6 @@ OPERATION = Operation(
     tolerance=tolerance,
     tolerance_why=TOLERANCE_WHY,
     flags=_schedule_cases.FLAGS | {
-        "observed": Flag("BASIC", "Schedules that two libraries were run on."),
         "factor": Flag("BASIC", "Each step keeps the same share of what was left."),
     },
     cases=cases,

@@ -107,7 +107,7 @@ def cases(c: Cases) -> None:
     add("all-absent", "absent", "C4", [None, None], ("float32",))
     add("no-tensors", "absent", "C4", [], ("float32",))
     mixed = [fixed([-1.5, 2.0], "bfloat16"), fixed([[-0.1], [3.0]], "float64"), tensor(-7, 7)]
-    add("mixed", "mixed-dtypes", "C1 C2", mixed, ("float32", "float16"))
+    add("mixed", "mixed-dtypes", "C1 C2", mixed, ("float64", "float32", "float16"))
 
 
 OPERATION = Operation(

@@ -114,7 +114,7 @@ def cases(c: Cases) -> None:
     add("absent", "absent", "C4", [None, tensor(-1, 2), None])
     add("no-tensors", "absent", "C4", [], ("float32",))
     mixed = [fixed([-1.5, 2.0], "float16"), fixed([[-0.1], [3.0]], "float64"), tensor(-7, 7)]
-    add("mixed", "mixed-dtypes", "C1 C2", mixed, ("float32", "bfloat16"))
+    add("mixed", "mixed-dtypes", "C1 C2", mixed, ("float64", "float32", "bfloat16"))
 
 
 OPERATION = Operation(

@@ -135,6 +135,9 @@ def cases(c: Cases) -> None:
     add(
         "scores-of-large-products", "large", "C7", [tensor(1e12, -3e13)], [tensor(2e15, 1e14)], huge
     )
+    # Each product is a float32 number, their sum is not: 3e38 + 2.5e38 beyond 3.4e38.
+    add("sum-overflows", "large non-finite", "C5 C7", [tensor(1.5e19, -1), tensor([2.5e19])],
+        [tensor(2e19, 1), tensor([-1e19])], ("float32",))  # fmt: skip
 
 
 OPERATION = Operation(

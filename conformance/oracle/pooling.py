@@ -118,6 +118,7 @@ def add_geometries(add: Callable[..., None], every: tuple[str, ...]) -> None:
     add("one-pixel-windows", "thin", "C1 C2", (2, 2, 3, 2), window=one)
     add("whole-image", "thin", "C1 C2", (2, 3, 4, 2), window=[3, 4])
     add("empty-batch", "empty-batch", "C10", (0, 4, 5, 2), window=two)
+    add("empty-batch-overlap", "empty-batch", "C10", (0, 3, 4, 1), window=two, stride=one)
     spread = Stream(104).spread(2, 2, 3, 2)
     add("uneven-upstream", "uneven-upstream overlap", "C2", (2, 3, 4, 2), window=two, stride=one,
         dy=spread)  # fmt: skip
