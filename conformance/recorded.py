@@ -314,7 +314,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no adapter {unknown[0]!r}; there are: {', '.join(known)}")
     if not (options.adapters or options.files):
         parser.error("name an adapter, or give reports with --from")
-    found = [record for path in options.files for record in read(path)]
+    try:
+        found = [record for path in options.files for record in read(path)]
+    except records.RecordError as error:
+        parser.error(str(error))
     for run in ask(options.adapters) if options.adapters else []:
         record = of(run)
         if record is None:

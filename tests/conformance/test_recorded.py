@@ -85,6 +85,23 @@ def test_of_what_cannot_be_used_one_line_is_said(tmp_path: Path) -> None:
             recorded.read(path)
 
 
+def test_the_maker_of_records_writes_them_and_complains_in_one_line(
+    record: Record,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(recorded, "FOLDER", tmp_path / "runs")
+    path = tmp_path / "r.json"
+    path.write_text(record.text().replace("per </tensor>", "plain"))
+    assert recorded.main(["--from", str(path)]) == 0
+    assert list(recorded.shipped()) == ["plain"]
+    path.write_text("{")
+    with pytest.raises(SystemExit):
+        recorded.main(["--from", str(path)])
+    assert "r.json" in capsys.readouterr().err.splitlines()[-1]
+
+
 def tally(**counts: int) -> Tally:
     return Tally(sum(counts.values()), dict(counts), counts.get("passed", 0), 0.0)
 
