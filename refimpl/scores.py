@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from . import checks
 from .arrays import (
     Array,
+    Namespace,
     accumulation_dtype,
     astype,
     each,
@@ -91,6 +92,7 @@ def snip(
     ]
     divisor = scalar(xp, 1.0, arrays[0], dtype)
     if normalise != "none":
+        products = _summable(xp, products)
         given = present(products)
         total = scalar(xp, 0.0, arrays[0], dtype)
         for product in given:
@@ -103,6 +105,20 @@ def snip(
         None if s is None or w is None else astype(xp, s / divisor, w.dtype)
         for s, w in zip(products, weights, strict=True)
     ]
+
+
+def _summable(xp: Namespace, products: list[Array | None]) -> list[Array | None]:
+    """Return products, or 2^-64 of each where their sum may overflow though none of them has.
+
+    A power of two rounds nothing, and what vanishes by it has a share that would vanish too.
+    """
+    filled = [xp.max(product) for product in present(products) if 0 not in product.shape]
+    if not filled:
+        return products
+    largest = xp.max(xp.stack(filled))
+    huge = xp.isfinite(largest) & (largest > 2.0**64)
+    factor = xp.where(huge, xp.full_like(largest, 2.0**-64), xp.ones_like(largest))
+    return [None if product is None else product * factor for product in products]
 
 
 def movement(weights: Arrays, grads: Arrays) -> list[Array | None]:
