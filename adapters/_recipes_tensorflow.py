@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import keras
@@ -90,14 +89,14 @@ def run(script: Script) -> Any:
     d = script.description
     network = build(d["model"], script.params, script.x[0].shape[1:])
     variables = [v.value for v in network.trainable_variables]
-    stepper, begun = make_optimizer(variables, d["optimizer"]), 0
+    stepper = make_optimizer(variables, d["optimizer"])
     masks: list[Any] = [None] * len(variables)
     losses, norms = [], []
     for step, (x, targets) in enumerate(zip(script.x, script.targets, strict=True)):
         if d.get("prune") and d["prune"]["step"] == step:
             masks = masks_of(script, network)
             mask_weights(stepper, variables, masks)
-            stepper, begun = make_optimizer(variables, d["optimizer"]), step
+            stepper = make_optimizer(variables, d["optimizer"])
         with tf.GradientTape() as tape:
             loss = loss_of(d["loss"], network(x, training=True), tf.constant(targets))
             total = loss + penalty_of(variables, d["penalty"]) if d.get("penalty") else loss
@@ -105,9 +104,6 @@ def run(script: Script) -> Any:
         if d.get("shrink"):
             shrink(d["shrink"], variables, grads)
         clipped, norm = clip_gradients(grads, d.get("clip"))
-        if d["optimizer"]["operation"] == "optim.adam":
-            # Keras adds epsilon before the bias correction; of this size it is 1e-8 after it.
-            stepper.epsilon = 1e-8 * math.sqrt(1 - 0.999 ** (step - begun + 1))
         stepper.apply(clipped, variables)
         mask_weights(stepper, variables, masks)
         losses.append(float(loss))

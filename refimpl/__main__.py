@@ -20,7 +20,11 @@ from .arrays import namespace
 from .backends import BACKENDS, Backend, Unavailable, backend
 
 WRONG_USAGE, NOT_STARTED = 2, 3
-PROGRAMS = {"recipe": ".recipes.command"}
+PROGRAMS = {
+    "recipe": ".recipes.command",
+    "compress": ".compress",
+    "sweep": ".sweep",
+}
 
 MODELS: dict[str, list[dict[str, Any]]] = {
     "mlp": [

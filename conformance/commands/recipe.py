@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,14 @@ from conformance.commands.common import Failure
 
 DIFFERENT, NOT_STARTED = 1, 3
 FRAMEWORKS = ("torch", "tensorflow")
+DIALECTS = {
+    "torch": {"clip.global_norm": {"eps_at": "denominator", "eps": 1e-6}},
+    "tensorflow": {
+        "optim.adam": {"eps_at": "before_bias_correction", "hyperparameters": "float32"},
+        "optim.sgd": {"momentum_form": "lr_inside", "hyperparameters": "float32"},
+    },
+}
+"""The conventions that a framework documents; refimpl repeats the run in them."""
 FRAMEWORK_CLAIMS = {
     "A1": ("assign",),
     "A2": ("if-tensor",),
@@ -60,10 +69,12 @@ def _twins(frameworks: Sequence[str], arguments: Sequence[str]) -> int:
     worst = 0
     with tempfile.TemporaryDirectory() as folder:
         script, other = Path(folder, "script.npz"), Path(folder, "answer.npz")
-        code = _run("refimpl", "recipe", *arguments, "--script", str(script))
-        if code:
-            return code
         for framework in frameworks:
+            dialect = json.dumps(DIALECTS[framework])
+            own = ("recipe", *arguments, "--script", str(script), "--dialect", dialect)
+            code = _run("refimpl", *own)
+            if code:
+                return code
             if _run("adapters._recipes", framework, str(script), str(other)):
                 raise Failure(f"{framework} could not be run", NOT_STARTED)
             rows = recipes.compare(recipes.load(script), recipes.load(other), _progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
 import secrets
 import sys
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="write the short run that other frameworks repeat",
     )
+    add("--dialect", default="{}", metavar="JSON", help="dials by operation, for --script")
     return top
 
 
@@ -87,7 +89,7 @@ def _run(given: argparse.Namespace) -> int:
     if given.script is not None:
         from .script import save
 
-        save(given.script, module.script(given.seed))
+        save(given.script, module.script(given.seed), json.loads(given.dialect))
         return 0
     if given.claim == "list":
         for claim in known.values():

@@ -117,8 +117,12 @@ def masks(script: Script, state: State) -> list[Any]:
     return training.spread(made, chosen, len(params))
 
 
-def save(path: Path, script: Script) -> None:
-    """Write a script, with what refimpl makes of it."""
+def save(path: Path, script: Script, dialect: Mapping[str, Any] | None = None) -> None:
+    """Write a script, with what refimpl makes of it.
+
+    ``dialect`` has dials for the operations of the script, ``{"optim.adam": {"eps_at": …}}``: refimpl
+    then follows the conventions that a framework documents. The script itself stays as it is.
+    """
     from .command import write_whole
 
     arrays: dict[str, Any] = {"description": np.array(json.dumps(script.description))}
@@ -126,7 +130,12 @@ def save(path: Path, script: Script) -> None:
         arrays |= {f"{name}.{i}": a for i, a in enumerate(getattr(script, name))}
     if script.score is not None:
         arrays |= {"score.x": script.score[0], "score.targets": script.score[1]}
-    arrays |= {f"result.{name}": value for name, value in replay(script).items()}
+    d = dict(script.description)
+    for stage in ("optimizer", "clip"):
+        if d.get(stage):
+            d[stage] = {**d[stage], **(dialect or {}).get(d[stage]["operation"], {})}
+    spoken = replace(script, description=d)
+    arrays |= {f"result.{name}": value for name, value in replay(spoken).items()}
     content = io.BytesIO()
     np.savez(content, **arrays)
     write_whole(path, content.getvalue())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +12,14 @@ import pytest
 
 from adapters import _recipes_claims
 from conformance import recipes
-from conformance.commands.recipe import FRAMEWORK_CLAIMS
+from conformance.commands.recipe import DIALECTS, FRAMEWORK_CLAIMS
 from conformance.oracle.models import EXACTLY
 
 
-def written(name: str, folder: Path) -> Path:
+def written(name: str, folder: Path, dialect: object = None) -> Path:
     script = folder / f"{name}.npz"
     command = [sys.executable, "-m", "refimpl", "recipe", name, "--script", str(script)]
+    command += ["--dialect", json.dumps(dialect or {})]
     subprocess.run(command, check=True)
     return script
 
@@ -34,7 +36,7 @@ def answered(framework: str, script: Path) -> dict[str, np.ndarray]:  # type: ig
 @pytest.mark.parametrize("name", ["A1", "A2", "A3", "A4", "A5"])
 def test_twin_agrees_step_by_step(name: str, framework: str, tmp_path: Path) -> None:
     pytest.importorskip(framework)
-    script = written(name, tmp_path)
+    script = written(name, tmp_path, DIALECTS[framework])
     rows = recipes.compare(recipes.load(script), answered(framework, script))
     assert [row for row in rows if not row.agrees] == []
     assert len([row for row in rows if row.name.startswith("loss")]) >= 16
