@@ -18,6 +18,7 @@ from conformance import __version__
 from conformance.commands.browse import explain, list_all, show
 from conformance.commands.common import WRONG_USAGE, Failure, debug_option
 from conformance.commands.compare import compare
+from conformance.commands.compress import compress
 from conformance.commands.diff import diff
 from conformance.commands.env import env
 from conformance.commands.expectations import expectations
@@ -26,6 +27,7 @@ from conformance.commands.matrix import matrix
 from conformance.commands.recipe import recipe
 from conformance.commands.smoke import smoke_command
 from conformance.commands.study import study
+from conformance.commands.sweep import sweep
 from conformance.commands.train import train
 from conformance.commands.verify import verify
 from conformance.expected import ExpectationsError
@@ -47,6 +49,8 @@ cli.add_command(list_all)
 cli.add_command(explain)
 cli.add_command(show)
 cli.add_command(train)
+cli.add_command(sweep)
+cli.add_command(compress)
 cli.add_command(study)
 cli.add_command(smoke_command)
 cli.add_command(fuzz_command)
