@@ -58,9 +58,9 @@ def cases(c: Cases) -> None:
 
     add("sgd", "plain", "C1", grads(2, 1))
     add("no-clip", "plain no-clip", "C1 C4", grads(2, 1), clip=None)
-    add("value-clip", "plain value-clip", "C1 C4", grads(3, 1),
+    add("value-clip", "plain other-clip", "C1 C4", grads(3, 1),
         clip={"operation": "clip.value", "min": -0.3, "max": 0.2})  # fmt: skip
-    add("own-norm-clip", "plain own-norm-clip", "C1 C4", grads(3, 1),
+    add("own-norm-clip", "plain other-clip", "C1 C4", grads(3, 1),
         clip={"operation": "clip.norm", "max_norm": 0.8, "ord": 2})  # fmt: skip
     add("clip-ord-1", "plain", "C4", grads(2, 1), clip=CLIP | {"ord": 1})
     add("clip-ord-inf", "plain", "C4", grads(2, 2), clip=CLIP | {"ord": "inf", "max_norm": 0.25})
@@ -175,4 +175,5 @@ def _grid(c: Cases, params: list[Any], masks: list[Any]) -> None:
         settings["optimizer"] = {k: v for part in (SGD, *extra) for k, v in part.items()}
         inputs = {"params": params, "grads": given} | ({"masks": masks} if "mask" in on else {})
         labels = "C1 C3 C6" if "mask" in on else "C1 C3"
-        c.add(f"grid-{'-'.join(on) or 'bare'}", "grid", labels, inputs, settings, ("float32",))
+        flags = "grid" if "clip" in on else "grid no-clip"
+        c.add(f"grid-{'-'.join(on) or 'bare'}", flags, labels, inputs, settings, ("float32",))
