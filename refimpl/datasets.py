@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,16 @@ IDX_UINT8 = 0x08
 
 
 def digits() -> tuple[Images, Images]:
-    """Return the 1,797 digits of 8×8 pixels that scikit-learn ships (Alpaydin & Kaynak, UCI 1998)."""
-    table = np.load(DIGITS, allow_pickle=False)
+    """Return the 1,797 digits of 8×8 pixels that scikit-learn ships (Alpaydin & Kaynak, UCI 1998).
+
+    Raises ValueError, in one line, for a file that is missing or damaged.
+    """
+    try:
+        table = np.load(DIGITS, allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise ValueError(f"{DIGITS}: cannot be read: {error}") from None
+    if table.ndim != 2 or table.shape[1] != 65 or table.dtype != np.uint8:
+        raise ValueError(f"{DIGITS}: not a table of 64 pixels and a label, install secateurs again")
     images = table[:, :64].reshape(-1, 8, 8, 1).astype(np.float32) / 16
     return images, table[:, 64].astype(np.int64)
 
@@ -45,7 +54,7 @@ def read_idx(path: str | Path) -> Images:
         raw = Path(path).read_bytes()
         if raw[:2] == b"\x1f\x8b":
             raw = gzip.decompress(raw)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from None
     if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] != IDX_UINT8:
         raise ValueError(f"{path}: not an IDX file of unsigned bytes")
