@@ -81,7 +81,8 @@ def _corrected(choice: Choice) -> Fill:
     t, i = choice["step"], choice["weight"]
     m, v = run()[t]["m"][i], run()[t]["v"][i]
     c1, c2 = 1 - 0.9**t, 1 - 0.999**t
-    rows = tuple((str(s), exact(1 - 0.9**s), exact(1 - 0.999**s), exact(run()[s]["m"][i] / (1 - 0.9**s)),
+    rows = tuple((str(s), rounded(1 - 0.9**s, 6), rounded(1 - 0.999**s, 6),
+        exact(run()[s]["m"][i] / (1 - 0.9**s)),
                   exact(run()[s]["v"][i] / (1 - 0.999**s))) for s in range(1, 6))  # fmt: skip
     return Fill(
         r"\hat m = \frac{«m»}{1 - 0.9^{«t»}} = «M» \quad \hat v = \frac{«v»}{1 - 0.999^{«t»}} = «V»",

@@ -57,24 +57,30 @@ def mathml(latex: str, display: bool = True) -> str:
 
 @cache
 def display(latex: str) -> str:
-    """Return a formula on a line of its own, in pieces between which a narrow column may break it."""
-    made = [mathml(piece, False) for piece in pieces(latex)]
-    shown = (math.replace("<math ", '<math displaystyle="true" ', 1) for math in made)
-    return " ".join(f'<span class="piece">{math}</span>' for math in shown)
+    """Return a formula on lines of its own, in pieces between which a narrow column may break it."""
+    return " ".join(
+        f'<span class="equation">{" ".join(map(_piece, pieces(equation)))}</span>'
+        for equation in re.split(r"\\qquad|\\quad", latex)
+    )
+
+
+def _piece(latex: str) -> str:
+    math = mathml(latex, False).replace("<math ", '<math displaystyle="true" ', 1)
+    return f'<span class="piece">{math}</span>'
 
 
 def pieces(latex: str) -> list[str]:
-    """Return a formula cut before every ``=``, ``+``, ``-`` and ``\\quad`` that stands in no bracket."""
+    """Return an equation cut before every ``=``, ``+`` and ``-`` that stands in no bracket."""
     depth, found = 0, [""]
     for match in re.finditer(r"\\[A-Za-z]+|\\.|«[^»]*»|.", latex, re.DOTALL):
         token = match[0]
         depth += token in ("{", "(", "[", r"\left")
         depth -= token in ("}", ")", "]", r"\right")
         before = found[-1].rstrip()[-1:]
-        between = token == "-" and (before in ("»", ")", "}") or before.isalnum())
-        if not depth and (token in ("=", "+", r"\quad") or between) and found[-1].strip():
+        minus = token == "-" and (before in ("»", ")", "}") or before.isalnum())
+        if not depth and (token in ("=", "+") or minus) and found[-1].strip():
             found.append("")
-        found[-1] += "" if token == r"\quad" else token
+        found[-1] += token
     return [piece.strip() for piece in found if piece.strip()]
 
 

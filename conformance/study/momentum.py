@@ -82,7 +82,7 @@ def _fill(choice: Choice) -> Fill:
     v = run(WAYS[0])[1][0][0][0, 1]
     after = run(WAYS[0])[0][1][0][0, 1]
     return Fill(
-        r"v = 0.9 \cdot «v» + 0 \quad w = 0 - 0.1 \cdot v = «w»",
+        r"v = 0.9 \cdot («v») + 0 \quad w = 0 - 0.1 \cdot v = «w»",
         {"v": exact(v), "w": exact(after)},
         f"{rows[0][3]} weights that were pruned have come back where only the weights were masked, and once.",
         (

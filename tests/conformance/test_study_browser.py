@@ -22,9 +22,9 @@ pytestmark = pytest.mark.skipif(
     BROWSER is None, reason=f"needs a browser: one of {', '.join(BROWSERS)}"
 )
 
-QUICK = ("global_norm", "magnitude", "conv")
 TOPICS = [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in study.TOPICS
+    name if name == "global_norm" else pytest.param(name, marks=pytest.mark.slow)
+    for name in study.TOPICS
 ]
 
 WATCH = "<script>window.wrong = []; addEventListener('error', e => wrong.push(e.message));</script>"
@@ -40,7 +40,8 @@ const look = () => {
     says: text(stage.querySelector(".says")),
     tables: [...stage.querySelectorAll(".blocks table")].filter(t => !t.closest("details"))
       .map(t => t.querySelectorAll("tbody tr").length),
-    charts: [...stage.querySelectorAll(".plot svg")].map(svg => svg.querySelectorAll("path, rect, circle, line").length),
+    charts: [...stage.querySelectorAll(".plot svg")]
+      .map(svg => svg.querySelectorAll("path, rect, circle, line").length),
     hash: location.hash,
     wide: document.documentElement.scrollWidth > innerWidth,
     where: text(document.getElementById("where")),
@@ -154,7 +155,8 @@ def test_pointing_at_a_cell_shows_its_products(tmp_path: Path) -> None:
 
 def test_screen_readers_find_names_and_headers(tmp_path: Path) -> None:
     script = """
-      const named = node => node.textContent.trim() || node.getAttribute("aria-label") || (node.labels || []).length;
+      const named = node => node.textContent.trim() || node.getAttribute("aria-label")
+        || (node.labels || []).length;
       const nodes = [...document.querySelectorAll("button, input, select, a, [role=img], nav, form")];
       seen.unnamed = nodes.filter(node => !named(node)).length;
       const tables = [...document.querySelectorAll("table")];
