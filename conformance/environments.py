@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,19 @@ def pins(adapter: str) -> list[str]:
     """Return the requirements of an environment, without comments and options of pip."""
     lines = (line.partition(" #")[0].strip() for line in _requirements(adapter).splitlines())
     return [line for line in lines if line and not line.startswith(("#", "-"))]
+
+
+def absent(adapter: str) -> str:
+    """Return the package that an environment is for, if it is not installed here; else nothing.
+
+    It is the first of the list. An adapter may look for it in other ways than by an import at its top.
+    """
+    listed = pins(adapter) if adapter in known() else []
+    first = re.split(r"[\[=@ ]", listed[0])[0] if listed else ""
+    try:
+        return "" if not first or distribution(first) else first
+    except PackageNotFoundError:
+        return first
 
 
 def cache() -> Path:

@@ -56,14 +56,14 @@ def command(name: str, module: str) -> list[str]:
 
     The environment is used where this Python lacks what the adapter imports and the environment is whole.
     """
-    if lacking(module) and environments.ready(name):
+    if environments.ready(name) and (lacking(module) or environments.absent(name)):
         return adapter_command(name, str(environments.python(name)))
     return adapter_command(name)
 
 
 def place(name: str, module: str) -> str:
     """Say in a few words where an adapter's library is, or what to do about its absence."""
-    missing = lacking(module)
+    missing = lacking(module) or environments.absent(name)
     if not missing:
         return "installed"
     if environments.ready(name):

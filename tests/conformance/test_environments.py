@@ -130,7 +130,12 @@ def test_an_adapter_runs_there_only_if_its_library_is_absent_here(
     main(["env", "ghost"])
     assert participants.command("ghost", "ghost_adapter")[0] == str(environments.python("ghost"))
     assert participants.place("ghost", "ghost_adapter") == "in an environment of its own"
+    # The adapter imports nothing at its top, but spook, which the environment is for, is not here.
+    assert participants.command("ghost", "tame_adapter")[0] == str(environments.python("ghost"))
+    listed.write_text("# what is here too\nnumpy[extra]==1.2\n")
+    main(["env", "ghost"])
     assert participants.command("ghost", "tame_adapter")[0] == sys.executable
+    assert participants.place("ghost", "tame_adapter") == "installed"
 
 
 def test_a_failing_command_is_told_in_its_own_words(listed: Path) -> None:
