@@ -277,7 +277,7 @@ def _others(add: Any) -> None:
             penalty=penalty, clip=CLIP)  # fmt: skip
     add(
         "lr-schedule",
-        "schedule momentum",
+        "mlp momentum",
         "C8",
         small,
         "coarse",

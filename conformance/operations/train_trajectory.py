@@ -259,7 +259,6 @@ OPERATION = Operation(
             "BASIC", "The masks are given, so that every implementation drops the same."
         ),
         "penalty": Flag("ORDER", "A penalty, whose gradient is clipped with the loss's."),
-        "schedule": Flag("ORDER", "A learning rate that changes from step to step."),
         "accumulation": Flag("KNOWN_BUG", "Two micro-batches a step.", ("keras-team/keras#19990",)),
         "momentum": Flag("ORDER", "SGD with momentum, classical or Nesterov's."),
         "clip": Flag(
