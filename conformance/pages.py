@@ -62,18 +62,25 @@ def matrix(name: str) -> list[Caught]:
     operation = load(name)
     asked = tried(operation)
     right = {case.id: operation.expect(case) for case in asked}
-    return [
-        Caught(
-            name, mistake.name, mistake.description, mistake.links,
-            tuple(
-                case.id
-                for case in asked
-                if catches(operation, mistake, case, right[case.id])
-            ),
-            len(asked),
-        )
-        for mistake in operation.mistakes
-    ]  # fmt: skip
+    rows = []
+    for mistake in operation.mistakes:
+        found = [c.id for c in asked if catches(operation, mistake, c, right[c.id])]
+        if asked and not found:
+            found = _large(operation, mistake)
+        about = mistake.name, mistake.description, mistake.links
+        rows.append(Caught(name, *about, tuple(found), len(asked)))
+    return rows
+
+
+def _large(operation: Operation, mistake: Mistake) -> list[str]:
+    """Return the smallest of the larger cases that catches a mistake."""
+    larger = [c for c in operation.generate() if c.id.endswith("-f32")]
+    for case in sorted(larger, key=lambda case: sizes(case.inputs)):
+        if sizes(case.inputs) > LARGEST and catches(
+            operation, mistake, case, operation.expect(case)
+        ):
+            return [case.id]
+    return []
 
 
 def mistakes(rows: Iterable[Sequence[Caught]]) -> str:
