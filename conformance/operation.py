@@ -104,7 +104,9 @@ class Expectation:
 SUBNORMALS = Dial(
     "subnormals",
     "keep",
-    "flush: the library replaces subnormal float32, float64 and bfloat16 numbers by zero",
+    "flush: the library replaces subnormal float32, float64 and bfloat16 numbers by zero: every input before"
+    " the operation and every output after it become a zero of their sign; tolerances stay as they are, and"
+    " float16, whose arithmetic is done in float32, is never flushed",
     ("flush",),
 )
 IN_PLACE = Dial(
