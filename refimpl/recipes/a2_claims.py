@@ -51,7 +51,7 @@ def raise_(options: Options) -> Report:
 
 def retraining(options: Options) -> Report:
     """Pruned and not trained again, against trained again: two columns of the recipe's table."""
-    report = run(Options(options.data, options.seed, options.seeds or 2, options.epochs,
+    report = run(Options(options.data, options.seed, options.seeds or 1, options.epochs,
                          options.progress))  # fmt: skip
     lost = report.numbers["dense"].mean - report.numbers["pruned_90"].mean
     text = (

@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="write the short run that other frameworks repeat",
     )
+    add("--page", type=Path, metavar="FILE", help="run it and every claim; write all as JSON")
     add("--dialect", default="{}", metavar="JSON", help="dials by operation, for --script")
     return top
 
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(given: argparse.Namespace) -> int:
     module, known = recipe(given.recipe), claims(given.recipe)
-    for path in (given.json, given.plot, given.script):
+    for path in (given.json, given.plot, given.script, given.page):
         if path is not None and not path.absolute().parent.is_dir():
             raise ValueError(f"cannot write {path}: its folder does not exist")
     for name in ("seeds", "epochs"):
@@ -97,6 +98,9 @@ def _run(given: argparse.Namespace) -> int:
         return 0
     progress = Progress()
     options = Options(given.data, given.seed, given.seeds, given.epochs, progress)
+    if given.page is not None:
+        write_whole(given.page, everything(given.recipe.upper(), module, known, options).encode())
+        return 0
     if given.claim is None:
         report = module.run(options)
     else:
@@ -107,6 +111,34 @@ def _run(given: argparse.Namespace) -> int:
         write_whole(given.json, as_json(report).encode())
     _charts(report, given.plot)
     return 0
+
+
+def everything(name: str, module: Any, known: dict[str, Claim], options: Options) -> str:
+    """Return the recipe's report and that of each claim as JSON, tables with their cells as text."""
+    found = []
+    for claim in known.values():
+        options.progress(f"{name}: claim {claim.name}")
+        report = Report("") if claim.run is None else claim.run(options)
+        command = (
+            f"secateurs recipe {name} --claim {claim.name}" if claim.run or claim.needs else ""
+        )
+        found.append(
+            {
+                "name": claim.name,
+                "said": claim.said,
+                "truth": claim.truth,
+                "command": command,
+                **_shown(report),
+            }
+        )
+    return json.dumps({"report": _shown(module.run(options)), "claims": found}, ensure_ascii=False)
+
+
+def _shown(report: Report) -> dict[str, Any]:
+    tables = [
+        {"title": t.title, "header": list(t.header), "cells": t.cells()} for t in report.tables
+    ]
+    return {"title": report.title, "notes": list(report.notes), "tables": tables}
 
 
 def _claim(known: dict[str, Claim], given: argparse.Namespace, options: Options) -> Report:

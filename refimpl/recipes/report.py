@@ -148,13 +148,6 @@ def table_text(table: Table) -> str:
     return "\n".join(([table.title] if table.title else []) + lines)
 
 
-def table_markdown(table: Table) -> str:
-    """Return a table as Markdown."""
-    lines = [table.header, ["---", *["---:"] * (len(table.header) - 1)], *table.cells()]
-    text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-    return f"{table.title}\n\n{text}" if table.title else text
-
-
 def chart_text(chart: Chart) -> str:
     """Return a chart drawn with characters."""
 
