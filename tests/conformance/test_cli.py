@@ -351,7 +351,7 @@ def test_explain_says_all_that_is_known(capsys: pytest.CaptureFixture[str]) -> N
         "g ← g · min(1, max_norm / n)",
         "every output is bit for bit the input",
         "eps_at none | denominator | max",
-        "torch eps_at=denominator, eps=1e-6",
+        "eps_at denominator: torch; none (canonical): c, ",
         "norm per tensor each tensor is clipped by its own norm",
         "Pascanu",
     ):
