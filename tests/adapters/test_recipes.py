@@ -24,7 +24,7 @@ def written(name: str, folder: Path, dialect: object = None) -> Path:
     return script
 
 
-def answered(framework: str, script: Path) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+def answered(framework: str, script: Path) -> dict[str, np.ndarray]:
     answer = script.with_name(f"{framework}.npz")
     command = [sys.executable, "-m", "adapters._recipes", framework, str(script), str(answer)]
     subprocess.run(command, check=True, capture_output=True)
