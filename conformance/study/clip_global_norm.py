@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from conformance.study import edges
+from conformance.study import global_norm_compared as compared
 from conformance.study import global_norm_numbers as numbers
 from conformance.study.cases import dialect_control
 from conformance.study.excerpts import excerpt
@@ -12,14 +13,14 @@ from refimpl import clipping, norms, numpy_forms
 
 def topic() -> Topic:
     """Return the page."""
-    examples = tuple(Stop(name, f"{name}-f32") for name in numbers.EPS_CASES)
+    examples = tuple(Stop(name, f"{name}-f32") for name in compared.EPS_CASES)
     return Topic(
         "global_norm",
         "Global-norm clip",
         LEAD,
         stages(),
         (numbers.control(), dialect_control(numbers.OPERATION), Control("example", "case", examples, start=3),
-            numbers.large_control()),
+            compared.large_control()),
         ("R. Pascanu, T. Mikolov, Y. Bengio: On the difficulty of training recurrent neural networks. ICML "
             "2013",),
     )  # fmt: skip
@@ -65,19 +66,19 @@ def stages() -> tuple[Stage, ...]:
             much, small ones nothing. The proportions between the elements are the direction, so the arrow turns
             towards the diagonal. The cosine of the angle is 1 if nothing turns.""",
             r"\cos\theta = \frac{g \cdot \hat g}{\lVert g \rVert \, \lVert \hat g \rVert}",
-            (excerpt(clipping._limited, "limited = xp.where"),), numbers.CASE, numbers.turned, ("threshold",)),
+            (excerpt(clipping._limited, "limited = xp.where"),), numbers.CASE, compared.turned, ("threshold",)),
         Stage("per-tensor", "One factor, or one for each tensor", """If each tensor is clipped by
             its own norm (`clip.norm`), a tensor above the threshold shrinks while one below keeps
             its size. Each tensor keeps its direction, the gradient as a whole does not, and its
             joint norm may still exceed $c$.""",
             r"k_t = \min\left(1, \frac{c}{\lVert g_t \rVert}\right)",
-            (excerpt(clipping.clip_norm, "norms = [", "for g, n in zip"),), numbers.CASE, numbers.apart,
+            (excerpt(clipping.clip_norm, "norms = [", "for g, n in zip"),), numbers.CASE, compared.apart,
                 ("threshold",)),
         Stage("histogram", "What a histogram shows", """A larger gradient: 9,200 elements spread
             evenly over −1 … 1. Its norm is about 55, so that even a generous threshold of 20
             shortens it by more than half. The norm grows with the root of the number of elements: a
             threshold that suits a small model is tight for a large one.""",
-            r"\hat g_i = k \cdot g_i", (usual,), numbers.LARGE, numbers.histogram, ("large",)),
+            r"\hat g_i = k \cdot g_i", (usual,), compared.LARGE, compared.histogram, ("large",)),
         Stage("eps", "What PyTorch's 1e-6 does", r"""`torch.nn.utils.clip_grad_norm_` divides by $n
             + 10^{-6}$, to be safe from a division by zero. Beside a norm of 5 that changes the
             seventh digit: the clipped norm is a hair below $c$. Beside a norm of $10^{-6}$ it
@@ -86,7 +87,7 @@ def stages() -> tuple[Stage, ...]:
             the gradient is zero and stays zero.""",
             r"k_{\mathrm{torch}} = \min\left(1, \frac{c}{n + 10^{-6}}\right)",
             (excerpt(norms.factors, "bottom = {"),), f"{numbers.OPERATION}/*-f32, named in the table",
-                numbers.eps,
+                compared.eps,
                 ("example",)),
         Stage("libraries", "The libraries beside each other", r"""PyTorch and MLX add $10^{-6}$;
             TensorFlow and Keras multiply by $c \cdot \min(1/n, 1/c)$, which rounds twice and
@@ -96,7 +97,7 @@ def stages() -> tuple[Stage, ...]:
             r"k = \frac{c}{n + \varepsilon} \quad\text{or}\quad c \cdot \min\left(\frac{1}{n}, "
                 r"\frac{1}{c}\right)",
             (excerpt(norms.factors, "binds =", "second = xp.where(binds"),), numbers.CASE,
-                numbers.libraries, ("threshold",)),
+                compared.libraries, ("threshold",)),
         Stage("edges", "Zeros, NaN, infinities, overflow", r"""The corners in which libraries differ
             most. An infinite or NaN norm must not become a silent zero, so refimpl makes everything
             NaN. Squares of $10^{20}$ exceed float32 though the norm does not, so they are scaled by
