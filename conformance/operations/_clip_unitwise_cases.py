@@ -87,7 +87,8 @@ def cases(c: Cases) -> None:
     small = tensor([3e-8, 6e-7], [-4e-8, 8e-7])
     add("tiny-limit", "tiny-limit", "C2 C3", [small], [np.zeros((2, 2))], 1e-3, 1, eps=2e-4)
     add("tiny-limit-below", "tiny-limit below", "C4", [small * 0.125], [np.zeros((2, 2))], 1e-3, 1, eps=2e-4)
-    add("tiny-gradient", "tiny-limit below", "C4", [small], [w], 0.1, 1)
+    add("tiny-gradient", "mismatch", "C11", [small], [w], 0.1, 1)
+    add("tiny-gradient-unclipped", "tiny-limit below", "C4", [small], [w[:, :2].copy()], 0.1, 1)
     add("zero-clipping", "zero-clipping", "C8", [g, bias], [w, gain], 0.0, 1, ALL)
     add("zero-clipping-zero-gradient", "zero-clipping zero-gradient", "C8", [tensor([0, 2], [0, -3])],
         [tensor([1,
