@@ -176,8 +176,10 @@ def each(function: Callable[..., Any], *lists: Sequence[Any]) -> list[Any]:
 
     The last comes first: whoever has just read them all has it in a cache.
     """
+    size = sum([0 if first is None else first.size for first in lists[0]])
+    if size < 2 * THREADED_FROM and len(lists) == 1:
+        return [function(entry) for entry in lists[0][::-1]][::-1]
     backwards = list(zip(*lists, strict=True))[::-1]
-    size = sum(math.prod(first.shape) for first in lists[0] if first is not None)
     return _each(lambda entries: function(*entries), backwards, size)[::-1]
 
 
@@ -213,22 +215,31 @@ def any_nan(array: Any) -> bool:
 def usual_factor(norm: Any, limit: Any) -> Any | None:
     """Return min(1, limit/norm) of two 0-d arrays of one dtype; None if it needs more care than that."""
     tiny, largest = _RANGE.get(norm.dtype.itemsize, (0.0, 0.0))
-    if norm.ndim or limit.ndim or not 0 < norm <= largest or not 0 < limit <= largest:
+    if norm.ndim or limit.ndim:
         return None
-    factor = limit / norm if norm > limit else np.ones_like(norm)
+    # NumPy compares two 0-d arrays ten times as slowly as Python their numbers.
+    n, c = float(norm), float(limit)
+    if not 0 < n <= largest or not 0 < c <= largest:
+        return None
+    factor = limit / norm if n > c else np.ones_like(norm)
     return factor if factor >= tiny else None
 
 
+def binding(factors: Sequence[Any]) -> list[Any]:
+    """Return :func:`refimpl.arrays.binding`: the factors that are not one 1 for all elements."""
+    return [factor for factor in factors if factor.ndim or float(factor) != 1]
+
+
 def times(array: Any, factors: Sequence[Any], dtype: Any, reuse: bool) -> Any:
-    """Return :func:`refimpl.arrays.times` without the products by 1, the array itself if all are."""
-    binding = [np.asarray(factor, dtype) for factor in factors if factor.ndim or factor != 1]
-    if not binding:
+    """Return :func:`refimpl.arrays.times` without a product where there is no factor."""
+    if not factors:
         return array
     wide = array.astype(dtype, copy=False)
     # A widened copy is ours to write to; so is an array that was given up, if it can be written to.
-    out = wide if wide is not array or (reuse and array.flags.writeable) else None
-    for factor in binding:
-        wide = out = np.multiply(wide, factor, out=out)
+    ours = wide is not array or (reuse and array.flags.writeable)
+    out = wide if ours else np.empty_like(wide)  # not None: of 0-d arrays NumPy makes bare numbers
+    for factor in factors:
+        wide = np.multiply(wide, np.asarray(factor, dtype), out=out)
     return wide.astype(array.dtype, copy=False)
 
 
@@ -246,16 +257,18 @@ def sum_of_squares(arrays: Sequence[Any], dtype: Any) -> float | None:
         part = part.astype(dtype, copy=False)
         return float(np.sum(np.vecdot(part, part), dtype=np.float64))
 
-    with quiet():
-        for array in arrays:
-            flat = array.reshape(-1) if array.flags.c_contiguous else array.ravel(order="K")
-            count += flat.size
-            whole = flat.size - flat.size % SQUARES_AT_ONCE
-            rest = flat[whole:].astype(dtype, copy=False)
-            total += float(rest.dot(rest))
-            for start in range(0, whole, ROWS_AT_ONCE * SQUARES_AT_ONCE):
-                stop = min(start + ROWS_AT_ONCE * SQUARES_AT_ONCE, whole)
-                rows.append(flat[start:stop].reshape(-1, SQUARES_AT_ONCE))
-        total += sum(_each(squares, rows, count))
+    for array in arrays:
+        flat = array.reshape(-1) if array.flags.c_contiguous else array.ravel(order="K")
+        size = flat.size
+        count += size
+        whole = size - size % SQUARES_AT_ONCE
+        rest = (flat[whole:] if whole else flat).astype(dtype, copy=False)
+        total += float(rest.dot(rest))
+        for start in range(0, whole, ROWS_AT_ONCE * SQUARES_AT_ONCE):
+            stop = min(start + ROWS_AT_ONCE * SQUARES_AT_ONCE, whole)
+            rows.append(flat[start:stop].reshape(-1, SQUARES_AT_ONCE))
+    if rows:
+        with quiet():
+            total += sum(_each(squares, rows, count))
     tiny, largest = _RANGE[np.dtype(dtype).itemsize]
     return total if count * tiny * 2.0**30 < total <= largest else None

@@ -233,7 +233,11 @@ def test_clip_global_norm(
             same_bits(one, before)
 
 
-HUGE = {"huge": [float32(3e38, -3e38, 1)], "largest": [np.full(3, 1e308)]}
+HUGE = {
+    "huge": [float32(3e38, -3e38, 1)],
+    "huge 0-d": [np.array(3e38, np.float32)],
+    "largest": [np.full(3, 1e308)],
+}
 
 
 @pytest.mark.parametrize("name", [*GRADS, *HUGE])
