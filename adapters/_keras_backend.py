@@ -77,6 +77,8 @@ else:
 
 def to_numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
     """Return a tensor's or a variable's values."""
+    if BACKEND == "tensorflow":  # numpy.asarray knows nothing of its bfloat16
+        return np.asarray(keras.ops.convert_to_tensor(tensor).numpy())
     return np.asarray(keras.ops.convert_to_numpy(tensor))
 
 

@@ -12,14 +12,17 @@ import keras
 from keras import ops
 
 from adapters._keras_backend import BACKEND, FLUSH, dtype_of, pull_back
-from adapters.base import Adapter, Unsupported
+from adapters.base import FLOATS, Adapter, Unsupported
 
 Tensor = Any
 Outputs = dict[str, Any]
 Pair = list[int]
 Pads = list[list[int]]
 
-# TensorFlow's and PyTorch's own functions, of which Keras makes its layers, are adapters of their own.
+# keras.backend.result_type is never wider than float32: what Keras computes by its own rules is float64 on
+# TensorFlow only.
+DTYPES = tuple(name for name in FLOATS if BACKEND == "tensorflow" or name != "float64")
+LOGIT = {"tensorflow": "linear_form", "torch": "sigmoid_form", "jax": "sigmoid_form"}[BACKEND]
 
 
 def _run(function: Callable[..., Any], dy: Tensor, **inputs: Tensor | None) -> Outputs:
@@ -61,6 +64,8 @@ def _conv2d(
     groups: int,
 ) -> Outputs:
     """``keras.layers.Conv2D`` after ``keras.ops.pad``."""
+    if max(stride) > 1 and max(dilation) > 1:
+        raise Unsupported("a convolution of Keras has a stride or a dilation")
     layer = keras.layers.Conv2D(
         weight.shape[3], list(weight.shape[:2]), stride, dilation_rate=dilation, groups=groups,
         use_bias=bias is not None, dtype=dtype_of(x),
@@ -225,6 +230,6 @@ def register(adapter: Adapter) -> None:
          {"empty_mean": "undefined", "sum_of": "row_means"}),
         ("loss.binary_cross_entropy", _binary_cross_entropy,
          {"empty_mean": "undefined", "outside_targets": "extrapolate",
-          "infinite_logit": "linear_form"}),
+          "infinite_logit": LOGIT}),
     ):  # fmt: skip
-        adapter.operation(operation_id, dialect=FLUSH | dialect)(function)
+        adapter.operation(operation_id, DTYPES, FLUSH | dialect)(function)

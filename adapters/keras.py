@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -20,7 +20,7 @@ from adapters._keras_backend import (
     to_numpy,
 )  # fmt: skip
 from adapters._keras_optimizers import step
-from adapters.base import Adapter, Unsupported
+from adapters.base import Adapter, Function, Unsupported
 
 Tensor = Any
 Tensors = list[Any]
@@ -197,10 +197,10 @@ _keras_layers.register(adapter)
 _keras_optimizers.register(adapter)
 
 
-def _in_floatx(function: Callable[..., Outputs]) -> Callable[..., Outputs]:
+def _in_floatx(function: Function) -> Function:
     """Let floatx be float64 where a tensor is: Keras keeps numbers of its own in it, so its users do so."""
 
-    def run(**arguments: Any) -> Outputs:
+    def run(**arguments: Any) -> Mapping[str, Any]:
         wide = any(
             dtype_of(x) == "float64" for x in keras.tree.flatten(arguments) if hasattr(x, "dtype")
         )
