@@ -12,10 +12,10 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-# Each framework has an extra of its own name; the other adapters need none.
-frameworks := torch tensorflow
+# Each framework has an extra of its own name, Optax that of JAX; the other adapters need none.
+frameworks := torch tensorflow jax
 adapters := $(subst $(comma),$(space),$(ADAPTERS))
-verify_extras := $(filter $(frameworks),$(adapters))
+verify_extras := $(filter $(frameworks),$(sort $(adapters:optax=jax)))
 test_extras := test lint $(frameworks)
 
 # One empty file for each extra that is installed, so that a second `make` installs nothing.

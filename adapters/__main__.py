@@ -10,13 +10,16 @@ from adapters.base import NotStarted
 
 GROUP = "secateurs.adapters"
 NOT_INSTALLED = 3
+EXTRAS = {"optax": "jax"}
+"""The extra that brings an adapter's library, where it has another name than the adapter."""
 
 
 def _remedy(name: str, missing: str) -> str:
     """Return what brings an adapter's library: an extra of ours, or an environment of its own."""
     ways = []
-    if name in (metadata("secateurs").get_all("Provides-Extra") or []):
-        ways.append(f"pip install 'secateurs[{name}]'")
+    extra = EXTRAS.get(name, name)
+    if extra in (metadata("secateurs").get_all("Provides-Extra") or []):
+        ways.append(f"pip install 'secateurs[{extra}]'")
     if (Path(__file__).parent / "environments" / f"{name}.txt").exists():
         ways.append(f"secateurs env {name}")
     return " or ".join(ways) or f"install what provides the package {missing}"

@@ -80,6 +80,8 @@ def _max_pool2d(
     """``jax.lax.reduce_window`` with ``jax.lax.max``."""
     if ceil_mode:
         raise Unsupported("jax.lax.reduce_window has no ceil_mode")
+    if any(d > 1 for d in dilation):
+        raise Unsupported("JAX has no gradient of a maximum over dilated windows")
 
     def forward(x: Tensor) -> Tensor:
         return lax.reduce_window(
@@ -131,7 +133,7 @@ def _leaky_relu(x: Tensor, *, slope: float) -> Tensor:
 
 
 def _flatten(x: Tensor) -> Tensor:
-    return lax.collapse(x, 1) if x.ndim > 1 else x.reshape(x.shape[0], -1)
+    return lax.collapse(x, 1) if x.ndim > 1 else lax.expand_dims(x, [1])
 
 
 def _loss(function: Callable[..., Tensor]) -> Any:
@@ -165,10 +167,10 @@ def register(adapter: Adapter) -> None:
         ("layer.conv2d", _conv2d, {}),
         ("layer.max_pool2d", _max_pool2d, {}),
         ("layer.avg_pool2d", _avg_pool2d, {}),
-        ("layer.relu", _elementwise(jax.nn.relu), {}),
-        ("layer.leaky_relu", _elementwise(_leaky_relu), {}),
+        ("layer.relu", _elementwise(jax.nn.relu), {"nan": "no_gradient"}),
+        ("layer.leaky_relu", _elementwise(_leaky_relu), {"at_zero": "one"}),
         ("layer.sigmoid", _elementwise(jax.nn.sigmoid), {}),
-        ("layer.tanh", _elementwise(jax.nn.tanh), {}),
+        ("layer.tanh", _elementwise(jax.nn.tanh), {"subnormals": "keep"}),
         ("layer.flatten", _elementwise(_flatten), {}),
         ("loss.softmax_cross_entropy",
          _loss(optax.losses.softmax_cross_entropy_with_integer_labels),

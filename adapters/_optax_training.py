@@ -1,4 +1,7 @@
-"""A training step as Optax has it: MultiSteps around apply_if_finite around a chain of clip and optimiser."""
+"""A training step as Optax has it: apply_if_finite around a chain of clip and optimiser.
+
+Several micro-batches to a step are what ``optax.MultiSteps`` around all that is for.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,19 @@ Outputs = dict[str, Any]
 DIALECT = {
     "clip.negative_limit": "flip_sign",
     "optimizer.hyperparameters": "exact",
+    "optimizer.uncorrected_eps_at": "inside_root",
 }
+OPTIONS = {
+    "optim.sgd": {"momentum", "nesterov"},
+    "optim.adam": {"b1", "b2", "eps", "amsgrad"},
+    "optim.adamw": {"b1", "b2", "eps"},
+    "optim.rmsprop": {"decay", "eps", "momentum", "centered"},
+    "optim.adagrad": {"eps", "initial_accumulator_value"},
+}
+RENAMED = {
+    "beta1": "b1", "beta2": "b2", "alpha": "decay",
+    "initial_accumulator": "initial_accumulator_value",
+}  # fmt: skip
 
 
 def make_clip(description: Description | None) -> list[optax.GradientTransformation]:
@@ -42,13 +57,23 @@ def make_clip(description: Description | None) -> list[optax.GradientTransformat
 
 def make_optimizer(description: Description, lr: Any) -> optax.GradientTransformation:
     """Return the optimiser, after ``optax.add_decayed_weights`` where the decay is coupled."""
-    options = {k: v for k, v in description.items() if k not in ("operation", "lr")}
-    decay = options.pop("weight_decay", 0.0)
-    renamed = {"beta1": "b1", "beta2": "b2"}
-    options = {renamed.get(name, name): value for name, value in options.items()}
-    if description["operation"] == "optim.adamw":
-        return optax.adamw(lr, weight_decay=decay, **options)
-    make = {"optim.sgd": optax.sgd, "optim.adam": optax.adam}[description["operation"]]
+    operation = description["operation"]
+    options = {
+        RENAMED.get(name, name): value
+        for name, value in description.items()
+        if name not in ("operation", "lr", "weight_decay")
+    }
+    for name in options.keys() - OPTIONS[operation]:
+        raise Unsupported(f"Optax has no {name} for {operation}")
+    decay = description.get("weight_decay", 0.0)
+    if operation == "optim.adamw":
+        return optax.adamw(lr, weight_decay=description.get("weight_decay", 0.01), **options)
+    make = {
+        "optim.sgd": optax.sgd,
+        "optim.adam": optax.amsgrad if options.pop("amsgrad", False) else optax.adam,
+        "optim.rmsprop": optax.rmsprop,
+        "optim.adagrad": optax.adagrad,
+    }[operation]
     decays = [optax.add_decayed_weights(decay)] if decay else []
     return optax.chain(*decays, make(lr, **options))
 
@@ -64,7 +89,7 @@ def train_step(
     accumulate: str = "mean",
     loss_scale: Any = 1.0,
 ) -> Outputs:
-    """A user's loop over given gradients: unscale, penalty, MultiSteps, mask."""
+    """A user's loop over given gradients: unscale, penalty, what Optax does of the step, mask."""
     if any(not micro for micro in grads):
         raise Unsupported("a loop over no micro-batches calls nothing of Optax")
     if any(g is None for step in grads for micro in step for g in micro):
@@ -79,8 +104,16 @@ def train_step(
         optax.chain(*make_clip(clip), make_optimizer(optimizer, _schedule(optimizer["lr"]))),
         max_consecutive_errors=len(grads) + 1,
     )
+    several = any(len(micro) > 1 for micro in grads)
     counts = jnp.asarray([len(micro) for micro in grads], jnp.int32)
-    stepper = optax.MultiSteps(finite, lambda step: counts[step], accumulate == "mean")
+    stepper: Any = finite
+    if several:
+        stepper = optax.MultiSteps(
+            finite,
+            lambda step: counts[step],
+            accumulate == "mean",
+            accumulator_dtype=jnp.result_type(*params) if params else None,
+        )
     state = stepper.init(params)
 
     @jax.jit
@@ -105,7 +138,7 @@ def train_step(
             params, state, one = micro_step(params, state, micro, scale)
             given.append(one)
         norms.append(norm_of(given))
-        skipped.append(not bool(state.inner_opt_state.last_finite))
+        skipped.append(not bool((state.inner_opt_state if several else state).last_finite))
         if masks is not None and not skipped[-1]:
             params = mask_all(params, masks)
             state = optax.tree.map_params(stepper, mask, state, masks)
@@ -119,8 +152,15 @@ def train_step(
 
 def penalty_of(params: list[Tensor], description: Description) -> Tensor:
     """Return a penalty as part of the loss."""
-    options: dict[str, Any] = {"penalty.l1": {"ord": 1}, "penalty.l2": {"squared": True}}
-    return description["strength"] * optax.tree.norm(params, **options[description["operation"]])
+    operation, strength = description["operation"], description.get("strength")
+    if operation == "penalty.l1":
+        return strength * optax.tree.norm(params, ord=1)
+    if operation == "penalty.l2":
+        return strength * optax.tree.norm(params, squared=True)
+    if operation == "penalty.elastic_net":
+        magnitudes = description["l1"] * optax.tree.norm(params, ord=1)
+        return magnitudes + description["l2"] * optax.tree.norm(params, squared=True)
+    raise Unsupported(f"Optax has no {operation}")
 
 
 def mask(value: Tensor, kept: Tensor) -> Tensor:

@@ -13,8 +13,10 @@ import optax
 from optax import projections
 
 from adapters import _optax_layers, _optax_training
+from adapters._jax_cache import keep_compiled
 from adapters.base import WITH_COMPLEX, Adapter, Unsupported
 
+keep_compiled()
 jax.config.update("jax_enable_x64", True)  # without it JAX has no float64
 
 Tensor = Any
@@ -322,19 +324,31 @@ def penalty_elastic_net(weights: Tensors, *, l1: float, l2: float) -> Outputs:
     """``jax.grad`` of the sum of both."""
 
     def penalty(w: Tensors) -> Tensor:
-        return l1 * optax.tree.norm(w, ord=1) + l2 * optax.tree.norm(w, squared=True)
+        magnitudes = l1 * optax.tree.norm(w, ord=1) if l1 else 0.0
+        squares = l2 * optax.tree.norm(w, squared=True) if l2 else 0.0
+        return magnitudes + squares
 
     return _penalty(weights, penalty, l1, l2)
 
 
-@adapter.operation("project.l1_ball", dialect={"zero_sign": "of_weight", "subnormals": "flush"})
+@adapter.operation("project.l1_ball", WIDE, {"zero_sign": "of_weight", "subnormals": "flush"})
 def project_l1_ball(weights: Tensors, *, radius: float) -> Outputs:
-    """``optax.projections.projection_l1_ball``."""
-    project = jax.jit(lambda w: projections.projection_l1_ball(w, radius))
-    return {"weights": [None if w is None else project(w) for w in weights]}
+    """``optax.projections.projection_l1_ball``, which takes JAX's default dtype alone, so no 16 bits."""
+
+    def one(weight: Tensor) -> Tensor:
+        with jax.enable_x64(weight.dtype == jnp.float64):
+            return jax.jit(lambda w: projections.projection_l1_ball(w, radius))(weight)
+
+    return {"weights": [None if w is None else one(w) for w in weights]}
 
 
-@adapter.operation("project.max_norm", dialect={"norm": "naive", "subnormals": "flush"})
+@adapter.operation(
+    "project.max_norm",
+    dialect={
+        "norm": "naive", "nonfinite": "multiply", "below_limit": "rescaled",
+        "infinite_limit": "multiply", "nan_limit": "all_nan", "subnormals": "flush",
+    },
+)  # fmt: skip
 def project_max_norm(weights: Tensors, *, max_norm: float, axis: int | list[int]) -> Outputs:
     """``optax.projections.projection_l2_ball``, mapped over the axes of the groups by ``jax.vmap``."""
 
