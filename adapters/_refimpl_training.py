@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,14 @@ Outputs = dict[str, Any]
 WIDE = ("float64", "float32")
 
 operations = Operations()
+
+
+def _as_it_is(state: trainer.State) -> trainer.State:
+    return state
+
+
+after_step: Callable[[trainer.State], trainer.State] = _as_it_is
+"""What is done to the state after each training step; an adapter of a lazy library computes it."""
 
 
 def _plan(params: dict[str, Any]) -> trainer.Plan:
@@ -50,7 +59,7 @@ def train_step(params: Tensors, grads: Any, masks: Any = None, **plan: Any) -> O
     chosen, trace = _plan(plan), trainer.Trace()
     state = trainer.start(chosen, params, masks)
     for micro_batches in grads:
-        state = trainer.train_step(chosen, state, micro_batches, trace)
+        state = after_step(trainer.train_step(chosen, state, micro_batches, trace))
     return {
         "params": trace.of("record", "params"),
         "total_norm": _stack(trace.of("penalty", "total_norm")),
@@ -73,7 +82,9 @@ def train_trajectory(
     chosen, trace = _plan(plan), trainer.Trace()
     given = [x, targets] if dropout is None else [x, targets, dropout]
     steps = [list(zip(*parts, strict=True)) for parts in zip(*given, strict=True)]
-    trainer.train(model, loss, chosen, trainer.start(chosen, params), steps, trace)
+    state = trainer.start(chosen, params)
+    for step in steps:
+        state = after_step(trainer.train(model, loss, chosen, state, [step], trace))
     outputs = {
         "loss": _stack(trace.of("loss", "loss")),
         "grads": trace.of("penalty", "grads"),

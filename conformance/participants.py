@@ -17,6 +17,16 @@ from conformance import environments
 from conformance.protocol import adapter_command
 
 GROUP = "secateurs.adapters"
+SECONDS = 20.0
+"""How long an implementation may take for one case."""
+LONGER = {"jax": 180.0, "dask": 180.0}
+"""Adapters that may take longer: JAX compiles a hundred small programs for a case of new shapes, and Dask
+schedules thousands of tasks for a few training steps; both took 20 s and more of a busy machine."""
+
+
+def seconds(name: str) -> float:
+    """Return how long a participant may take for one case, where the user does not say it."""
+    return LONGER.get(name, SECONDS)
 
 
 def adapters() -> dict[str, str]:

@@ -18,6 +18,7 @@ from conformance.formats import encode, name_of
 from conformance.judge import Status, Verdict, check_dialect, judge, map_outputs
 from conformance.operation import Operation, leaves, map_tensors
 from conformance.operations import load
+from conformance.participants import SECONDS, seconds
 from conformance.precision import Measure, Probe
 from conformance.protocol import (
     DEFAULT_MEMORY,
@@ -126,7 +127,7 @@ def run(
     participant: str,
     command: list[str],
     cases: list[Case],
-    timeout: float = 20.0,
+    timeout: float = SECONDS,
     progress: Progress | None = None,
     interrupt: threading.Event | None = None,
     record: Record | None = None,
@@ -227,7 +228,7 @@ def _blame(result: Run, error: AnsweredTwice, record: Record | None) -> None:
 def run_all(
     participants: Mapping[str, list[str]],
     cases: list[Case],
-    timeout: float = 20.0,
+    timeout: float | None = None,
     jobs: int = 1,
     progress: Progress | None = None,
     record: Record | None = None,
@@ -237,7 +238,8 @@ def run_all(
 ) -> list[Run]:
     """Ask several participants, given by name and command, ``jobs`` processes at a time.
 
-    With more jobs than participants, each participant's cases are dealt out to several processes.
+    With more jobs than participants, each participant's cases are dealt out to several processes. Without
+    a ``timeout`` each has its own, see ``conformance.participants.seconds``.
 
     Raises:
         KeyboardInterrupt: the user's; every process is gone.
@@ -264,7 +266,7 @@ def run_all(
                     name,
                     command,
                     cases[i::shards],
-                    timeout,
+                    seconds(name) if timeout is None else timeout,
                     counting(i),
                     interrupt,
                     record,

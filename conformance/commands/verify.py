@@ -82,10 +82,8 @@ from conformance.runner import Run
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
-    default=20.0,
-    show_default=True,
     metavar="SECONDS",
-    help="Time limit of one case.",
+    help="Time limit of one case.  [default: 20; for jax and dask 180]",
 )
 @click.option(
     "--memory",
@@ -133,7 +131,7 @@ def verify(
     commands: tuple[str, ...],
     functions: tuple[str, ...],
     arrays: str | None,
-    timeout: float,
+    timeout: float | None,
     memory: int,
     precise: bool | None,
     jobs: int | None,

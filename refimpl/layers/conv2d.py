@@ -81,7 +81,9 @@ def _correlate(
 
     kernel = _split(xp, xp.reshape(weight, (kernel_size, outer)), groups)
     taps = xp.stack(gather(xp, x, rows, columns, 0.0), axis=3)
-    split_taps = _split(xp, xp.reshape(taps, (places * kh * kw, inner * groups)), groups)
+    # Axes are split and merged whole: Dask reshapes nothing else.
+    apart = (*taps.shape[:4], groups, inner)
+    split_taps = xp.permute_dims(xp.reshape(taps, apart), (4, 0, 1, 2, 3, 5))
     windows = xp.reshape(split_taps, (groups, places, kernel_size))
     product = _merge(xp, xp.matmul(windows, kernel))
     flat_y = product if bias is None else product + bias
@@ -95,8 +97,8 @@ def _correlate(
         dx = None
         if with_dx:
             dwindows = xp.matmul(split_dy, xp.matrix_transpose(kernel))
-            dtaps = _merge(xp, xp.reshape(dwindows, (groups, places * kh * kw, inner)))
-            dtaps = xp.reshape(dtaps, taps.shape)
+            dtaps = xp.reshape(dwindows, tuple(split_taps.shape))
+            dtaps = xp.reshape(xp.permute_dims(dtaps, (1, 2, 3, 4, 0, 5)), tuple(taps.shape))
             dx = scatter(xp, [dtaps[:, :, :, tap, :] for tap in range(kh * kw)], rows, columns)
         return dx, xp.reshape(dweight, tuple(weight.shape)), dbias
 
