@@ -100,6 +100,13 @@ def scalar(xp: Namespace, value: float, like: Array, dtype: DType | None = None)
     return xp.asarray(value, dtype=like.dtype if dtype is None else dtype, device=device)
 
 
+def counted(xp: Namespace, count: int, dtype: DType, like: Array) -> Array:
+    """Return 0, 1, ... up to but not with ``count``, on the device of ``like``."""
+    if is_numpy(xp):
+        return numpy_forms.counted(count, dtype)
+    return xp.arange(count, dtype=dtype, device=array_api_compat.device(like))
+
+
 def through_float32(value: float) -> float:
     """Return the nearest float32 number, as libraries use a hyper-parameter that they store as one."""
     return float(struct.unpack("f", struct.pack("f", value))[0])
@@ -191,7 +198,7 @@ def sum_of_squares(xp: Namespace, arrays: Sequence[Array], dtype: DType) -> floa
     A sum in which squares may have overflowed or vanished is not returned. Only NumPy offers it:
     the number has to be looked at to know, which on a device would be a round trip.
     """
-    if not is_numpy(xp) or any(array.dtype.kind == "c" for array in arrays):
+    if not is_numpy(xp) or "c" in [array.dtype.kind for array in arrays]:
         return None
     return numpy_forms.sum_of_squares(arrays, dtype)
 
@@ -199,6 +206,11 @@ def sum_of_squares(xp: Namespace, arrays: Sequence[Array], dtype: DType) -> floa
 def usual_factor(xp: Namespace, norm: Array, limit: Array) -> Array | None:
     """Return min(1, limit/norm) where nothing is at an edge and it can be told cheaply, else None."""
     return numpy_forms.usual_factor(norm, limit) if is_numpy(xp) else None
+
+
+def binding(xp: Namespace, factors: Sequence[Array]) -> Sequence[Array]:
+    """Return the factors without those that can cheaply be told to be 1."""
+    return numpy_forms.binding(factors) if is_numpy(xp) else factors
 
 
 def times(xp: Namespace, array: Array, factors: Sequence[Array], *, reuse: bool = False) -> Array:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import array_api_compat
-
-from .arrays import Array, DType, Namespace, astype, namespace, widen
+from .arrays import Array, DType, Namespace, astype, counted, namespace, widen
 from .checks import choice
 from .layers.checks import check_real, check_shape
 
@@ -46,7 +44,7 @@ def softmax_cross_entropy(
     divisor = _divisor("example", examples, reduction, empty_mean)
     if bool(xp.any((targets < 0) | (targets >= classes))):
         raise ValueError(f"targets must be at least 0 and less than the {classes} classes")
-    index = xp.arange(classes, dtype=targets.dtype, device=array_api_compat.device(logits))
+    index = counted(xp, classes, targets.dtype, logits)
     is_target = xp.expand_dims(targets, axis=1) == index
     wide = widen(xp, logits)
     zero = xp.zeros_like(wide)

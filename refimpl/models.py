@@ -76,13 +76,20 @@ LOSSES: dict[str, Callable[..., Any]] = {
 
 
 BATCH_NORM, DROPOUT = "layer.batch_norm", "layer.dropout"
+LAYERS = frozenset({*WITH_PARAMETERS, *WITHOUT_PARAMETERS, BATCH_NORM, DROPOUT})
+TWO_PARAMETERS = frozenset({*WITH_PARAMETERS, BATCH_NORM})
+WITHOUT_DX = frozenset({"layer.conv2d", "layer.dense"})
+"""Layers whose backward pass can spare ``dx``, which nobody needs of a model's first layer."""
+
+SHAPE = frozenset({"operation", "units", "filters", "kernel"})
+"""What of a description is not an option: it gives the parameters their shapes."""
 
 
 def parameter_count(layer: Mapping[str, Any]) -> int:
     """Return how many parameter arrays a layer takes from the list."""
     if layer["operation"] == "layer.rnn":
         return 3
-    return 2 if layer["operation"] in (*WITH_PARAMETERS, BATCH_NORM) else 0
+    return 2 if layer["operation"] in TWO_PARAMETERS else 0
 
 
 def forward(model: Model, params: Sequence[Array], x: Array) -> tuple[Array, Backprop]:
@@ -90,8 +97,9 @@ def forward(model: Model, params: Sequence[Array], x: Array) -> tuple[Array, Bac
 
     ``x`` has the batch along its first axis. ``backprop(dy)`` returns ``dx`` and the gradients of the
     parameters, in their order: each layer's backward pass, last layer first (the chain rule). With
-    ``with_dx=False`` a convolution that comes first spares its part of ``dx``, which is None then. Batch
-    norm takes the statistics of this batch, and dropout drops nothing: :func:`run` knows more.
+    ``with_dx=False`` a convolution or a dense layer that comes first spares its part of ``dx``, which
+    is None then. Batch norm takes the statistics of this batch, and dropout drops nothing:
+    :func:`run` knows more.
 
     Raises ValueError for an unknown layer or a number of parameters that does not fit the model.
     """
@@ -123,19 +131,22 @@ def run(
     Raises ValueError for an unknown layer, or a number of parameters, masks or running values that
     does not fit the model.
     """
-    _check_count("parameters", len(params), sum(parameter_count(layer) for layer in model))
+    _check_count("parameters", len(params), sum([parameter_count(layer) for layer in model]))
     names = [layer["operation"] for layer in model]
     if masks is not None:
         _check_count("masks of dropout", len(masks), names.count(DROPOUT))
     if running is not None or not training:
         _check_count("running values", len(running or ()), 2 * names.count(BATCH_NORM))
-    remaining, given, statistics = list(params), iter(masks or ()), list(running or ())
+    taken, given, statistics = 0, iter(masks or ()), list(running or ())
     pullbacks: list[Callable[..., Any]] = []
     updated: list[Array] = []
-    for layer in model:
-        options, name = _options(layer), layer["operation"]
-        count = parameter_count(layer)
-        own, remaining = remaining[:count], remaining[count:]
+    for layer, name in zip(model, names, strict=True):
+        if name in WITHOUT_PARAMETERS:
+            x, pullback = WITHOUT_PARAMETERS[name](x, **_options(layer))
+            pullbacks.append(pullback)
+            continue
+        options, count = _options(layer), parameter_count(layer)
+        own, taken = params[taken : taken + count], taken + count
         if name == BATCH_NORM:
             (scale, shift), (mean, var) = own, statistics[:2] or (own[1], own[0])
             statistics = statistics[2:]
@@ -145,22 +156,21 @@ def run(
             if masks is None:
                 continue
             x, pullback = dropout(x, next(given), **options)
-        elif name in WITH_PARAMETERS:
-            x, pullback = WITH_PARAMETERS[name](x, *own, **options)
         else:
-            x, pullback = WITHOUT_PARAMETERS[name](x, **options)
+            x, pullback = WITH_PARAMETERS[name](x, *own, **options)
         pullbacks.append(pullback)
 
-    spares = bool(model) and model[0]["operation"] == "layer.conv2d"
+    spares = bool(model) and names[0] in WITHOUT_DX
 
     def backprop(dy: Array, with_dx: bool = True) -> tuple[Array, Params]:
+        first = pullbacks[0] if spares and not with_dx else None
         grads: Params = []
-        for index in reversed(range(len(pullbacks))):
-            last = index == 0 and spares and not with_dx
-            result = pullbacks[index](dy, with_dx=False) if last else pullbacks[index](dy)
+        for pullback in reversed(pullbacks):
+            spared = {"with_dx": False} if pullback is first else {}
+            result = pullback(dy, **spared)
             if isinstance(result, tuple):
                 dy, *own = result
-                grads = [*own, *grads]
+                grads[:0] = own
             else:
                 dy = result
         return dy, grads
@@ -174,12 +184,10 @@ def _check_count(what: str, given: int, expected: int) -> None:
 
 
 def _options(layer: Mapping[str, Any]) -> dict[str, Any]:
-    every = {*WITH_PARAMETERS, *WITHOUT_PARAMETERS, BATCH_NORM, DROPOUT}
-    if layer["operation"] not in every:
-        known = ", ".join(sorted(every))
+    if layer["operation"] not in LAYERS:
+        known = ", ".join(sorted(LAYERS))
         raise ValueError(f"unknown layer {layer['operation']!r}; there are: {known}")
-    shape = {"operation", "units", "filters", "kernel"}
-    return {name: value for name, value in layer.items() if name not in shape}
+    return {name: value for name, value in layer.items() if name not in SHAPE}
 
 
 def loss(

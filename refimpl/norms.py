@@ -20,6 +20,7 @@ from .arrays import (
     Namespace,
     accumulation_dtype,
     astype,
+    binding,
     namespace,
     quiet,
     scalar,
@@ -212,6 +213,7 @@ def clipper(
     limit = scalar(xp, c, norm.norm, norm.mantissa.dtype) if limit is None else limit
     with quiet(xp):
         small, coefficient = factors(xp, norm, limit, clip)
+    bound = binding(xp, (small, coefficient))
 
     def scaled(grad: Array) -> Array:
         xp = namespace(grad)
@@ -219,7 +221,7 @@ def clipper(
             # A real factor enters a complex product as r + 0i, in which -0 and inf do not survive r = 1.
             product = astype(xp, (grad * small) * coefficient, grad.dtype)
             return xp.where((small == 1) & (coefficient == 1), grad, product)
-        return times(xp, grad, (small, coefficient), reuse=reuse)
+        return times(xp, grad, bound, reuse=reuse)
 
     return scaled
 

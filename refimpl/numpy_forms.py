@@ -9,7 +9,6 @@ page faults than the arithmetic that fills it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -202,6 +201,11 @@ def scalar(value: float, dtype: Any) -> Any:
     return np.array(value, dtype)
 
 
+def counted(count: int, dtype: Any) -> Any:
+    """Return :func:`refimpl.arrays.counted` without asking for a device."""
+    return np.arange(count, dtype=dtype)
+
+
 def quiet() -> Any:
     """Return :func:`refimpl.arrays.quiet`."""
     return np.errstate(all="ignore")
@@ -257,18 +261,18 @@ def sum_of_squares(arrays: Sequence[Any], dtype: Any) -> float | None:
         part = part.astype(dtype, copy=False)
         return float(np.sum(np.vecdot(part, part), dtype=np.float64))
 
-    for array in arrays:
-        flat = array.reshape(-1) if array.flags.c_contiguous else array.ravel(order="K")
-        size = flat.size
-        count += size
-        whole = size - size % SQUARES_AT_ONCE
-        rest = (flat[whole:] if whole else flat).astype(dtype, copy=False)
-        total += float(rest.dot(rest))
-        for start in range(0, whole, ROWS_AT_ONCE * SQUARES_AT_ONCE):
-            stop = min(start + ROWS_AT_ONCE * SQUARES_AT_ONCE, whole)
-            rows.append(flat[start:stop].reshape(-1, SQUARES_AT_ONCE))
-    if rows:
-        with quiet():
+    with quiet():
+        for array in arrays:
+            flat = array.reshape(-1) if array.flags.c_contiguous else array.ravel(order="K")
+            size = flat.size
+            count += size
+            whole = size - size % SQUARES_AT_ONCE
+            rest = (flat[whole:] if whole else flat).astype(dtype, copy=False)
+            total += float(rest.dot(rest))
+            for start in range(0, whole, ROWS_AT_ONCE * SQUARES_AT_ONCE):
+                stop = min(start + ROWS_AT_ONCE * SQUARES_AT_ONCE, whole)
+                rows.append(flat[start:stop].reshape(-1, SQUARES_AT_ONCE))
+        if rows:
             total += sum(_each(squares, rows, count))
     tiny, largest = _RANGE[np.dtype(dtype).itemsize]
     return total if count * tiny * 2.0**30 < total <= largest else None

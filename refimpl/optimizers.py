@@ -29,46 +29,14 @@ float32, "input_dtype" through the format of the step, where only the bias corre
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple, Protocol
 
 from . import checks
-from .arrays import (
-    Array,
-    Namespace,
-    accumulation_dtype,
-    astype,
-    elementwise,
-    namespace,
-    through_float32,
-)
+from .arrays import Array, namespace, through_float32
 from .pruning import apply_mask
+from .updates import Arrays, Optimizer, Slots, State, optimizer
 
-Arrays = Sequence[Array | None]
-State = dict[str, list[Any]]
-Slots = dict[str, Any]
-Rule = Callable[[Array, Slots, float], tuple[Array, Slots]]
-
-DECAY = ("coupled", "decoupled_by_lr", "decoupled")
 MOMENTUM_FORM = ("classical", "lr_inside")
 HYPERPARAMETERS = ("exact", "input_dtype", "float32")
-
-
-class Update(Protocol):
-    """One step of an optimiser."""
-
-    def __call__(
-        self, params: Sequence[Array], grads: Arrays, state: State, lr: float | None = None
-    ) -> tuple[list[Array], State]:
-        """Return the new parameters and the new state; ``lr`` overrides the one at construction."""
-
-
-class Optimizer(NamedTuple):
-    """A pair of pure functions; all that changes from step to step is in the state."""
-
-    init: Callable[[Sequence[Array]], State]
-    update: Update
 
 
 def sgd(
@@ -125,7 +93,7 @@ def sgd(
         return (step if inside else lr * step), {"velocity": v}
 
     slots = {"velocity": 0.0} if used else {}
-    return _optimizer(rule, slots, lr, weight_decay, decay, hyperparameters)
+    return optimizer(rule, slots, lr, weight_decay, decay, hyperparameters)
 
 
 def adam(
@@ -188,7 +156,7 @@ def adam(
         return lr * (m / correction1) / divisor, moments
 
     names = ["first_moment", "second_moment"] + ["largest_second_moment"] * amsgrad
-    return _optimizer(
+    return optimizer(
         *(rule, dict.fromkeys(names, 0.0), lr, weight_decay, decay, hyperparameters),
         count_absent=step_count == "optimizer",
     )
@@ -273,7 +241,7 @@ def rmsprop(
         return (b if inside else lr * b), {**moments, "velocity": b}
 
     names = ["second_moment"] + ["first_moment"] * centered + ["velocity"] * (momentum > 0.0)
-    return _optimizer(rule, dict.fromkeys(names, 0.0), lr, weight_decay, decay, hyperparameters)
+    return optimizer(rule, dict.fromkeys(names, 0.0), lr, weight_decay, decay, hyperparameters)
 
 
 def adagrad(
@@ -313,7 +281,7 @@ def adagrad(
         rate = lr / (1.0 + (slots["step"] - 1) * lr_decay)
         return rate * g / _root(total, eps, eps_at), {"sum_of_squares": total}
 
-    return _optimizer(rule, {"sum_of_squares": start}, lr, weight_decay, decay, hyperparameters)
+    return optimizer(rule, {"sum_of_squares": start}, lr, weight_decay, decay, hyperparameters)
 
 
 def mask_state(state: State, masks: Arrays) -> State:
@@ -324,6 +292,8 @@ def mask_state(state: State, masks: Arrays) -> State:
     """
     masked: State = {"step": list(state["step"])}
     checks.same_length("masks", masks, "the state", state["step"])
+    if all(mask is None for mask in masks):
+        return {name: list(values) for name, values in state.items()}
     for name, arrays in state.items():
         if name != "step":
             masked[name] = [
@@ -336,71 +306,3 @@ def mask_state(state: State, masks: Arrays) -> State:
 def _root(v: Array, eps: float, eps_at: str) -> Array:
     xp = namespace(v)
     return xp.sqrt(v + eps) if eps_at == "inside_root" else xp.sqrt(v) + eps
-
-
-def _optimizer(
-    rule: Rule,
-    slots: dict[str, float],
-    lr: float,
-    weight_decay: float,
-    decay: str,
-    hyperparameters: str = "exact",
-    *,
-    count_absent: bool = False,
-) -> Optimizer:
-    """Turn a rule for one array into an optimiser; ``slots`` names its state and how it starts."""
-    default_lr = checks.number("lr", lr, low=0.0)
-    weight_decay = checks.number("weight_decay", weight_decay, low=0.0)
-    checks.choice("decay", decay, DECAY)
-    narrow = hyperparameters == "float32"
-    weight_decay = through_float32(weight_decay) if narrow else weight_decay
-
-    def init(params: Sequence[Array]) -> State:
-        state: State = {"step": [0 for _ in params], **{name: [] for name in slots}}
-        for index, w in enumerate(params):
-            xp = namespace(w)
-            checks.real_floating(xp, f"params[{index}]", w)
-            dtype = accumulation_dtype(xp, w)
-            for name, start in slots.items():
-                state[name].append(xp.full_like(w, start, dtype=dtype))
-        return state
-
-    def update(
-        params: Sequence[Array], grads: Arrays, state: State, lr: float | None = None
-    ) -> tuple[list[Array], State]:
-        rate = default_lr if lr is None else checks.number("lr", lr, low=0.0)
-        rate = through_float32(rate) if narrow else rate
-        checks.same_length("params", params, "grads", grads)
-        checks.same_length("params", params, "the state", state["step"])
-        new_params = list(params)
-        new_state = {name: list(values) for name, values in state.items()}
-        for index, (param, grad) in enumerate(zip(params, grads, strict=True)):
-            if grad is None:
-                new_state["step"][index] += count_absent
-                continue
-            xp = namespace(param, grad)
-            checks.real_floating(xp, f"grads[{index}]", grad)
-            checks.same_shape(f"params[{index}]", param, f"grads[{index}]", grad)
-            count = state["step"][index] + 1
-            before = [state[name][index] for name in slots]
-            move = partial(moved, xp, rate, count)
-            new_params[index], *after = elementwise(xp, move, param, grad, *before)
-            for name, value in zip(slots, after, strict=True):
-                new_state[name][index] = value
-            new_state["step"][index] = count
-        return new_params, new_state
-
-    def moved(
-        xp: Namespace, rate: float, count: int, param: Array, grad: Array, *before: Array
-    ) -> tuple[Array, ...]:
-        """Return the new parameter and its new state, in the order of ``slots``."""
-        dtype = accumulation_dtype(xp, param)
-        w, g = astype(xp, param, dtype), astype(xp, grad, dtype)
-        if weight_decay and decay == "coupled":
-            g = g + weight_decay * w
-        elif weight_decay:
-            w = w * (1.0 - (rate * weight_decay if decay == "decoupled_by_lr" else weight_decay))
-        step, after = rule(g, {"step": count, **dict(zip(slots, before, strict=True))}, rate)
-        return astype(xp, w - step, param.dtype), *[after[name] for name in slots]
-
-    return Optimizer(init, update)

@@ -111,6 +111,11 @@ class Plan:
         return _at("lr", self._rates, step)
 
     @cached_property
+    def clip_options(self) -> dict[str, Any]:
+        """The keyword arguments of the clip."""
+        return {} if self.clip is None else _options(self.clip)
+
+    @cached_property
     def stepper(self) -> optimizers.Optimizer:
         """The optimiser, made at its first use."""
         options = _options(self.optimizer) | {"lr": self.lr(0)}
@@ -149,6 +154,10 @@ class Trace:
 
 def _ignore(stage: str, step: int, values: dict[str, Any]) -> None:
     """Listen to no stage."""
+
+
+def _unheard(stage: str, **values: Any) -> None:
+    """Record no stage."""
 
 
 def start(
@@ -192,6 +201,8 @@ def train_step(
     def record(stage: str, **values: Any) -> None:
         on_stage(stage, step, values)
 
+    if on_stage is _ignore:
+        record = _unheard
     grads = _masked(plan, _accumulate(micro_grads, plan.accumulate), state.masks)
     record("accumulate", grads=grads)
     grads = _divided(grads, plan.scale(step))
@@ -249,7 +260,8 @@ def train(
                 masks=dropped[0] if dropped else None,
                 running=state.running or None,
             )
-            state = replace(state, running=running)
+            if running or state.running:
+                state = replace(state, running=running)
             on_stage("forward", state.step, {"y": y})
             value, loss_gradient = loss(loss_description, y, targets)
             losses.append(value)
@@ -317,7 +329,7 @@ def _measured(plan: Plan, grads: Grads, reuse: bool) -> tuple[Array, Callable[[]
     """Return the norm that is reported, that of a global clip, else the 2-norm, and the clip."""
     if plan.clip is None:
         return clipping.global_norm(grads), lambda: grads
-    options = _options(plan.clip)
+    options = plan.clip_options
     if plan.clip["operation"] == "clip.global_norm":
         return clipping.measure_global_norm(grads, **options, reuse=reuse)
     clip = _named(CLIPS, plan.clip, "clip")

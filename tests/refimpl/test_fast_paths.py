@@ -360,6 +360,17 @@ def test_conv2d_without_dx(groups: int) -> None:
     same_bits(dweight, expected[1])
 
 
+def test_a_model_spares_the_dx_that_nobody_needs() -> None:
+    params = models.initial_params(MLP, (4,), 0)
+    y, backprop = models.forward(MLP, params, normal(90, (6, 4)))
+    dy = normal(92, y.shape)
+    (dx, grads), (spared, same) = backprop(dy), backprop(dy, with_dx=False)
+    assert dx.shape == (6, 4)
+    assert spared is None
+    for one, other in zip(grads, same, strict=True):
+        same_bits(one, other)
+
+
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("which", range(3), ids=["x", "weight", "dy"])
 @pytest.mark.parametrize("geometry", ["plain", "padding"])
