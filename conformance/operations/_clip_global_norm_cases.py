@@ -132,6 +132,8 @@ def cases(c: Cases) -> None:
         1.0,
         ("float32", "bfloat16"),
     )
+    add("huge-0-d", "square-overflow", "C2 C5", [np.array(3e38)], 1e-6, ("float32",))
+    add("huge-0-d", "square-overflow", "C2 C5", [np.array(-1.5e308)], 1e-6, ("float64",))
     add("square-overflow", "square-overflow", "C5", [tensor(3e160, 4e160)], 1.0, ("float64",))
     add(
         "square-overflow-below",
