@@ -47,7 +47,8 @@ class Capabilities:
         """The formats in which operations are asked of the library."""
         pairs = (
             ("float64", self.float64), ("float32", True), ("float16", self.float16),
-            ("bfloat16", self.bfloat16), ("complex64", self.complex), ("complex128", self.complex),
+            ("bfloat16", self.bfloat16), ("complex64", self.complex),
+            ("complex128", self.complex and self.float64),
         )  # fmt: skip
         return tuple(name for name, there in pairs if there)
 
@@ -66,7 +67,7 @@ CAPABILITIES = {
         partition=True, devices="CUDA",
         note="Runs on a GPU only: without a CUDA device it says so and exits with 3.",
     ),
-    "torch": Capabilities(bfloat16=True, devices="cpu, CUDA and others"),
+    "torch": Capabilities(bfloat16=True, complex=True, devices="cpu, CUDA and others"),
     "jax": Capabilities(
         float64=False, bfloat16=True, integers64=False, in_place=False, devices="cpu, CUDA, TPU",
         subnormals="flushed",
@@ -79,7 +80,7 @@ CAPABILITIES = {
         note="Arrays are chunked graphs, computed when a value is read.",
     ),
     "array_api_strict": Capabilities(
-        float16=False, data_dependent_shapes=False, boolean_indexing=False,
+        float16=False, complex=True, data_dependent_shapes=False, boolean_indexing=False,
         devices="CPU_DEVICE, device1, no_float64",
         note="The standard and nothing else. Data-dependent shapes and boolean indexing can be"
         " switched on; the suite leaves them off. Its device no_float64 has no float64.",

@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refimpl import clipping, layers, losses, optimizers, pruning, regularization
+from refimpl import (
+    adaptive_clipping,
+    clipping,
+    layers,
+    losses,
+    optimizers,
+    proximal,
+    pruning,
+    regularization,
+)
+from refimpl.backends import CAPABILITIES
 
 xp = pytest.importorskip("array_api_strict")
 
@@ -29,7 +39,10 @@ def no_host_reads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def device() -> Iterator[Any]:
-    xp.set_array_api_strict_flags(data_dependent_shapes=False, boolean_indexing=False)
+    has = CAPABILITIES["array_api_strict"]
+    xp.set_array_api_strict_flags(
+        data_dependent_shapes=has.data_dependent_shapes, boolean_indexing=has.boolean_indexing
+    )
     yield xp.Device("device1")
     xp.reset_array_api_strict_flags()
 
@@ -49,6 +62,14 @@ HOT_PATH: dict[str, Callable[[list[Any], Any], Any]] = {
     "clip_global_norm-inf": lambda grads, d: clipping.clip_global_norm(grads, 1.0, float("inf")),
     "clip_global_norm-eps": lambda grads, d: clipping.clip_global_norm(
         grads, 1.0, eps=1e-6, eps_at="denominator", nonfinite="multiply"
+    ),
+    "clip_norm-1": lambda grads, d: clipping.clip_norm(grads, 1.0, 1.0),
+    "clip_unitwise": lambda grads, d: adaptive_clipping.clip_unitwise(grads, grads, 0.1, -1),
+    "clip_per_example": lambda grads, d: adaptive_clipping.clip_per_example(
+        [grads[0], None, grads[2]], 1.0
+    ),
+    "clip_per_example-tensor": lambda grads, d: adaptive_clipping.clip_per_example(
+        grads, 1.0, reduction="sum", scope="tensor"
     ),
     "apply_mask": lambda grads, d: pruning.apply_mask(grads[0], grads[0] > 0),
     "prox_l1": lambda grads, d: regularization.prox_l1([grads[0]], 0.5, 1.0),
@@ -70,6 +91,10 @@ def test_hot_path_reads_no_value(name: str, device: Any) -> None:
         optimizers.adamw(0.1),
         optimizers.rmsprop(0.1, momentum=0.9, centered=True),
         optimizers.adagrad(0.1),
+        optimizers.sgd(0.1, momentum=0.9, nesterov=True),
+        optimizers.adamw(0.1, weight_decay=0.1, amsgrad=True),
+        proximal.ista(lambda params, step: regularization.prox_l1(params, 0.1, step), 0.1),
+        proximal.fista(lambda params, step: regularization.prox_l1(params, 0.1, step), 0.1),
     ],
 )
 def test_optimiser_step_reads_no_value(optimizer: Any, device: Any) -> None:
