@@ -188,6 +188,7 @@ def cases(c: Cases) -> None:
         tensor(1, 2, 4),
         tensor(1 + 2.0**-23, 2 - 2.0**-23, 4 + 2.0**-21),
     )
+    add("column-sum", "shapes sum", "C2", tensor([2], [-1], [0.5]), tensor([-1], [1], [4]), "sum")
     add("wide-range", "wide-range", "C1", random.spread(4, 3), random.spread(4, 3))
     add("wide-range-sum", "wide-range sum", "C2", random.spread(2, 7), random.spread(2, 7), "sum")
     add("many", "wide-range", "C1", (12, 25))
