@@ -28,7 +28,7 @@ from conformance.operations import load, names
 from conformance.runner import request
 from refimpl import arrays
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 SMALL = 600
 """Elements: the oracle is asked about settings that are not frozen only where it answers soon."""
