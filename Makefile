@@ -27,7 +27,7 @@ node_packages := $(if $(shell command -v npm),$(tfjs)/node_modules/.package-lock
 
 all_tests := $(or $(SLOW),$(filter true,$(CI)))
 
-.PHONY: help verify verify-all records test fixtures bench clean
+.PHONY: help verify verify-all records test test-long fixtures bench clean
 .NOTPARALLEL:
 
 help: ## say what there is
@@ -58,7 +58,11 @@ test: $(call stamps,$(test_extras)) $(node_packages) ## lint, type-check and tes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n $(JOBS) $(if $(all_tests),-m "")
+	$(BIN)/python -m pytest -n $(JOBS) $(if $(all_tests),-m "not long")
+
+test-long: extras := $(test_extras)
+test-long: $(call stamps,$(test_extras)) ## run the tests that take minutes: whole recipes, fuzzing, pages made anew
+	$(BIN)/python -m pytest -n $(JOBS) -m long
 
 fixtures: $(call stamps) ## compute conformance/fixtures/ again
 	$(BIN)/python -m conformance.build

@@ -46,7 +46,7 @@ def read_only(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return array
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("operation", names())
 def test_read_only_inputs_are_enough(operation: str) -> None:
     adapter = canonical("read-only", np.__version__, read_only, np.asarray, "numpy")
@@ -82,7 +82,7 @@ def test_a_device_without_float64_is_enough(operation: str, small: Adapter) -> N
     assert fails(small, cases(operation, every=8)) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("operation", names())
 def test_no_case_needs_float64(operation: str, small: Adapter) -> None:
     assert fails(small, cases(operation)) == []

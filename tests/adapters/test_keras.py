@@ -49,7 +49,7 @@ def test_an_optimiser_clips_steps_and_declines() -> None:
     assert "clipvalue" in lopsided["unsupported"]["reason"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_suite_finds_its_clipping_as_expected(tmp_path: Path) -> None:
     lines = tmp_path / "run.jsonl"
     done = subprocess.run(

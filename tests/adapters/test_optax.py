@@ -82,7 +82,7 @@ def test_what_optax_lacks_is_unsupported_with_a_reason() -> None:
     assert "2-norm" in answer["unsupported"]["reason"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("pattern", ["clip.*", "optim.*"])
 def test_the_suite_sees_what_is_expected_of_optax(pattern: str) -> None:
     command = [sys.executable, "-m", "secateurs", "verify", "optax", "--operation", pattern]

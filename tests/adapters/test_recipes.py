@@ -31,7 +31,7 @@ def answered(framework: str, script: Path) -> dict[str, np.ndarray]:
     return recipes.load(answer)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("framework", ["torch", "tensorflow"])
 @pytest.mark.parametrize("name", ["A1", "A2", "A3", "A4", "A5"])
 def test_twin_agrees_step_by_step(name: str, framework: str, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_pytorch_contradicts_the_articles(capsys: pytest.CaptureFixture[str]) ->
     assert "'Linear' object has no attribute 'grad'" in printed
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_tensorflow_contradicts_the_articles() -> None:
     pytest.importorskip("tensorflow")
     assert _recipes_claims.assign()[1]

@@ -35,7 +35,7 @@ def test_each_article_has_its_page(article: str) -> None:
     assert articles.SUMMARIES[article] in text
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_page_is_generated_again() -> None:
     pytest.importorskip("tensorflow")
     stored = (articles.FOLDER / "A5.md").read_text(encoding="utf-8")

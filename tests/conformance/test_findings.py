@@ -103,7 +103,7 @@ def test_the_lines_are_run_as_a_user_would(tmp_path: Path) -> None:
     assert "ZeroDivisionError" in findings.output(wrong, [sys.executable, "-c"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("library", findings.libraries())
 def test_the_lines_print_what_is_written(library: str) -> None:
     command, folder = findings.interpreter(library)

@@ -176,7 +176,7 @@ def _any_version() -> Any:
     return SpecifierSet()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", [n for n in names() if n != "train.trajectory"])
 def test_nothing_is_found_in_refimpl(name: str) -> None:
     found = search(name, Refimpl(), examples=25, seed=11)

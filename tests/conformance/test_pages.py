@@ -62,7 +62,7 @@ def test_every_mistake_is_on_the_page_and_caught() -> None:
     assert [name for name, count in listed if count.startswith("0 ")] == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_page_is_current() -> None:
     for name, text in pages().items():
         assert (FOLDER / name).read_text(encoding="utf-8") == text, (

@@ -145,7 +145,7 @@ def test_exact_gradients_are_those_of_autograd(name: str) -> None:
         np.testing.assert_allclose(ours.astype(np.float64), theirs, rtol=1e-9, atol=1e-13)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("mistake", [m.name for m in OPERATION.mistakes])
 def test_mistake_is_caught(mistake: str) -> None:
     wrong = next(m for m in OPERATION.mistakes if m.name == mistake)
@@ -158,7 +158,7 @@ def test_mistake_is_caught(mistake: str) -> None:
 PREFIXED = [d for d in OPERATION.dials if d.name.startswith(("optimizer.", "prune.", "clip."))]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("dial", PREFIXED, ids=lambda d: d.name)
 def test_refimpl_follows_a_dial_through_short_runs(dial: Any) -> None:
     told = False
@@ -170,7 +170,7 @@ def test_refimpl_follows_a_dial_through_short_runs(dial: Any) -> None:
     assert told or dial.name in ("clip.negative_limit", "optimizer.step_count"), dial.name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_gradient_of_pruned_weights_is_a_dial() -> None:
     chosen = cases()["mlp-clip-prune-momentum-f32"]
     masked = OPERATION.expect(chosen, {"prune.gradient": "masked"})

@@ -39,7 +39,7 @@ def test_a_chart_in_characters_has_its_ends_and_its_marks() -> None:
     assert text[-1] == "● up  ○ flat"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a2_on_the_digits_loses_at_most_a_point_at_90_percent_sparsity() -> None:
     numbers = recipe("A2").run(Options()).numbers
     assert numbers["dense"].runs == 5
@@ -120,7 +120,7 @@ def test_a5_c_over_two_is_the_limit() -> None:
     assert claims("A5")["range"].run(Options()).numbers == {"third": 0.5}  # type: ignore[misc]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a5_sparsity_does_not_cost_accuracy_here() -> None:
     numbers = recipe("A5").run(Options(seeds=1)).numbers
     assert numbers["L1, proximal"]["exact"].mean > 0.5
@@ -154,7 +154,7 @@ def test_a3_unequal_tensors_do_not_stack_and_clips_enlarge_nothing() -> None:
     assert vanishing["left_after_32"] < 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a3_the_recurrent_network_diverges_without_the_clip_and_converges_with_it() -> None:
     _, _, numbers = recipe("A3").demonstrate(Options(), [0, 1, 2])
     free, clipped = numbers["recurrent, no clip"], numbers["recurrent, clip 1"]
@@ -182,7 +182,7 @@ def test_a4_pruned_weights_grow_back_without_a_mask() -> None:
     assert numbers["both and the bias, mask"] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a4_prunes_neurons_and_wins_back_what_was_lost() -> None:
     numbers = recipe("A4").run(Options(seeds=2)).numbers
     assert numbers["share"].mean > 0.05
@@ -204,7 +204,7 @@ def test_a1_no_gradient_is_clipped_and_labels_have_none() -> None:
     assert labels == {"slope": 0, "selected": 1}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a1_pruning_by_gradients_costs_more_than_pruning_by_size() -> None:
     numbers = recipe("A1").run(Options(seeds=1)).numbers
     strong = numbers["element, rate 1, threshold 0.001"]

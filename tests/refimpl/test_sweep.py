@@ -61,7 +61,7 @@ def test_the_largest_sparsity_within_the_loss_is_chosen_and_runs_are_resumed(
     assert "chosen amount 0.3" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_methods_are_compared_on_the_same_budget(tmp_path: Path) -> None:
     options = ["--epochs", "4", "--folds", "2", "--seeds", "1", "--out", str(tmp_path)]
     assert main(["sweep", "methods", *options]) == 0
@@ -77,7 +77,7 @@ def test_methods_are_compared_on_the_same_budget(tmp_path: Path) -> None:
     assert accuracy("gradual") > accuracy("one-shot")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["threshold", "clip", "lambda"])
 def test_every_sweep_runs(what: str, tmp_path: Path) -> None:
     options = [*QUICK, "--random", "2", "--layer", "each", "--out", str(tmp_path)]
