@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from adapters.base import NotStarted
 from conformance.formats import decode, encode
 from conformance.operation import map_tensors
 from conformance.participants import adapters, lacking
@@ -16,7 +17,10 @@ from conformance.participants import adapters, lacking
 def run(name: str, operation: str, inputs: dict[str, Any], **params: Any) -> dict[str, Any]:
     if missing := lacking(adapters().get(name, f"adapters.{name}")):
         pytest.skip(f"{missing} is not installed")
-    adapter = importlib.import_module(f"adapters.{name}").adapter
+    try:
+        adapter = importlib.import_module(f"adapters.{name}").adapter
+    except NotStarted as reason:
+        pytest.skip(str(reason))
     request = {"operation": operation, "inputs": map_tensors(encode, inputs), "params": params}
     answer: dict[str, Any] = adapter.run(request)
     assert "outputs" in answer, answer
