@@ -368,6 +368,13 @@ def outputs(operation, inputs, params):
     )
 
 
+def understood(params):
+    """Say whether the penalty and the optimiser of a training step are among those above."""
+    parts = [params.get("penalty") or {}, params.get("optimizer") or {}]
+    known = {None, "penalty.l1", "penalty.l2", *OPTIMIZERS}
+    return all(part.get("operation") in known for part in parts)
+
+
 def main():
     operations = ("clip.global_norm", "clip.value", "train.step", *OPTIMIZERS)
     for line in sys.stdin:
@@ -379,7 +386,7 @@ def main():
             about["language_version"] = platform.python_version()
             about["operations"] = {name: {"dtypes": list(plain.FORMATS)} for name in operations}
             answer = {"protocol": 1, "implementation": about}
-        elif request["operation"] not in operations:
+        elif request["operation"] not in operations or not understood(request["params"]):
             answer = {"id": request["id"], "unsupported": {"reason": "not written"}}
         else:
             answer = {"id": request["id"]}
