@@ -11,10 +11,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from adapters._backward import Tensor, Tensors, elementwise, in_stretches, with_gradients
 from adapters._keras_backend import BACKEND, FLUSH, dtype_of, pull_back
 from adapters.base import FLOATS, Adapter, Unsupported
 
-Tensor = Any
 Outputs = dict[str, Any]
 Pair = list[int]
 Pads = list[list[int]]
@@ -25,23 +25,35 @@ DTYPES = tuple(name for name in FLOATS if BACKEND == "tensorflow" or name != "fl
 LOGIT = {"tensorflow": "linear_form", "torch": "sigmoid_form", "jax": "sigmoid_form"}[BACKEND]
 
 
-def _run(function: Callable[..., Any], dy: Tensor, **inputs: Tensor | None) -> Outputs:
-    """Return ``y`` and the gradient of each input under the name that the suite gives it."""
-    given = {name: x for name, x in inputs.items() if x is not None}
+def _pull_back(
+    function: Callable[..., Tensor], inputs: Tensors, dy: Tensor
+) -> tuple[Tensor, Tensors]:
     y, grads = pull_back(
-        lambda tensors: function(**dict(zip(given, tensors, strict=True))), list(given.values()), dy
+        lambda tensors: function(**dict(zip(inputs, tensors, strict=True))),
+        list(inputs.values()),
+        dy,
     )
-    found = dict(zip(given, grads, strict=True))
-    return {"y": y, **{f"d{name}": found.get(name) for name in inputs}}
+    return y, dict(zip(inputs, grads, strict=True))
 
 
-def _layer(layer: Any, dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Outputs:
-    layer.build(x.shape)
+_run = with_gradients(_pull_back)
+
+
+def _layer(
+    layer: Any,
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    around: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Outputs:
+    """Run a layer of Keras with variables that are given, after ``around`` has put zeros around x."""
+    layer.build(around(x).shape)
     if tuple(layer.kernel.shape) != tuple(weight.shape):
         raise Unsupported("a layer of Keras makes its own kernel, so none that does not fit")
 
     def forward(x: Tensor, **variables: Tensor) -> Tensor:
-        return layer.stateless_call(list(variables.values()), [], x)[0]
+        return layer.stateless_call(list(variables.values()), [], around(x))[0]
 
     return _run(forward, dy, x=x, weight=weight, bias=bias)
 
@@ -71,14 +83,7 @@ def _conv2d(
         use_bias=bias is not None, dtype=dtype_of(x),
     )  # fmt: skip
     outer = [[0, 0], *padding, [0, 0]]
-    layer.build(tuple(n + sum(p) for n, p in zip(x.shape, outer, strict=True)))
-    if tuple(layer.kernel.shape) != tuple(weight.shape):
-        raise Unsupported("a layer of Keras makes its own kernel, so none that does not fit")
-
-    def forward(x: Tensor, **variables: Tensor) -> Tensor:
-        return layer.stateless_call(list(variables.values()), [], ops.pad(x, outer))[0]
-
-    return _run(forward, dy, x=x, weight=weight, bias=bias)
+    return _layer(layer, dy, x, weight, bias, lambda x: ops.pad(x, outer))
 
 
 def _pool2d(kind: Any) -> Callable[..., Outputs]:
@@ -145,28 +150,18 @@ def _rnn(
     )
     layer.build(x.shape)
     seeds = [variable.value for variable in layer.non_trainable_variables]
-    stretch = truncate or x.shape[1]
 
     def forward(
         x: Tensor, weight: Tensor, recurrent: Tensor, h0: Tensor, bias: Tensor | None = None
     ) -> Tensor:
         variables = [weight, recurrent] + ([] if bias is None else [bias])
-        states, state = [], h0
-        for start in range(0, max(x.shape[1], 1), max(stretch, 1)):
-            steps = x[:, start : start + stretch]
-            found = layer.stateless_call(variables, seeds, steps, initial_state=state)[0]
-            states.append(found)
-            state = ops.stop_gradient(found[:, -1])
-        return ops.concatenate(states, axis=1)
+
+        def states(steps: Tensor, state: Tensor) -> Tensor:
+            return layer.stateless_call(variables, seeds, steps, initial_state=state)[0]
+
+        return ops.concatenate(in_stretches(states, x, h0, truncate, ops.stop_gradient), axis=1)
 
     return _run(forward, dy, x=x, weight=weight, recurrent=recurrent, bias=bias, h0=h0)
-
-
-def _elementwise(function: Callable[..., Tensor]) -> Any:
-    def run(x: Tensor, dy: Tensor, **params: Any) -> Outputs:
-        return _run(lambda x: function(x, **params), dy, x=x)
-
-    return run
 
 
 def _flatten(x: Tensor) -> Tensor:
@@ -215,12 +210,12 @@ def register(adapter: Adapter) -> None:
         ("layer.conv2d", _conv2d, {}),
         ("layer.max_pool2d", _pool2d(keras.layers.MaxPooling2D), pool),
         ("layer.avg_pool2d", _pool2d(keras.layers.AveragePooling2D), {}),
-        ("layer.relu", _elementwise(ops.relu), relu),
-        ("layer.leaky_relu", _elementwise(_leaky_relu), narrow),
-        ("layer.sigmoid", _elementwise(ops.sigmoid), {}),
-        ("layer.tanh", _elementwise(ops.tanh), {}),
+        ("layer.relu", elementwise(_run, ops.relu), relu),
+        ("layer.leaky_relu", elementwise(_run, _leaky_relu), narrow),
+        ("layer.sigmoid", elementwise(_run, ops.sigmoid), {}),
+        ("layer.tanh", elementwise(_run, ops.tanh), {}),
         ("layer.dropout", _dropout, {}),
-        ("layer.flatten", _elementwise(_flatten), {}),
+        ("layer.flatten", elementwise(_run, _flatten), {}),
         ("layer.batch_norm", _batch_norm, {"running_variance": "biased"}),
         ("layer.rnn", _rnn, {}),
         ("loss.softmax_cross_entropy",

@@ -12,25 +12,27 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from adapters._backward import Tensor, Tensors, elementwise, in_stretches, with_gradients
 from adapters.base import Adapter, Unsupported
 
-Tensor = Any
 Outputs = dict[str, Any]
 Pair = list[int]
 Pads = list[list[int]]
 
 
-def _run(function: Callable[..., Any], dy: Tensor, **inputs: Tensor | None) -> Outputs:
-    """Return ``y`` and the gradient of each input under the name that the suite gives it."""
-    given = {name: x for name, x in inputs.items() if x is not None}
-    y = function(**given)
+def _pull_back(
+    function: Callable[..., Tensor], inputs: Tensors, dy: Tensor
+) -> tuple[Tensor, Tensors]:
+    y = function(**inputs)
     if y.shape != dy.shape:
         raise Unsupported("mlx.core.vjp checks no shape of an upstream gradient, it would read on")
     grads = mx.vjp(
-        lambda *xs: function(**dict(zip(given, xs, strict=True))), [*given.values()], [dy]
+        lambda *xs: function(**dict(zip(inputs, xs, strict=True))), [*inputs.values()], [dy]
     )
-    found = dict(zip(given, grads[1], strict=True))
-    return {"y": y, **{f"d{name}": found.get(name) for name in inputs}}
+    return y, dict(zip(inputs, grads[1], strict=True))
+
+
+_run = with_gradients(_pull_back)
 
 
 def _dense(x: Tensor, weight: Tensor, dy: Tensor, bias: Tensor | None = None) -> Outputs:
@@ -132,28 +134,15 @@ def _rnn(
     if truncate is not None and truncate < 1:
         raise Unsupported("MLX has no truncation of its own that could be less than a step")
     layer = nn.RNN(weight.shape[0], weight.shape[1], bias is not None)
-    length = x.shape[1]
 
     def forward(
         x: Tensor, weight: Tensor, recurrent: Tensor, h0: Tensor, bias: Tensor | None = None
     ) -> Tensor:
         tensors = {"Wxh": weight.T, "Whh": recurrent.T} | ({} if bias is None else {"bias": bias})
         layer.update(tensors)
-        states, state = [], h0
-        for start in range(0, max(length, 1), truncate or max(length, 1)):
-            found = layer(x[:, start : start + (truncate or length)], state)
-            states.append(found)
-            state = mx.stop_gradient(found[:, -1])
-        return mx.concatenate(states, axis=1)
+        return mx.concatenate(in_stretches(layer, x, h0, truncate, mx.stop_gradient), axis=1)
 
     return _run(forward, dy, x=x, weight=weight, recurrent=recurrent, bias=bias, h0=h0)
-
-
-def _elementwise(function: Callable[..., Tensor]) -> Any:
-    def run(x: Tensor, dy: Tensor, **params: Any) -> Outputs:
-        return _run(lambda x: function(x, **params), dy, x=x)
-
-    return run
 
 
 def _leaky_relu(x: Tensor, *, slope: float) -> Tensor:
@@ -192,11 +181,11 @@ def register(adapter: Adapter) -> None:
         ("layer.conv2d", _conv2d, {}),
         ("layer.max_pool2d", _pool2d(nn.MaxPool2d), {"ties": "split"}),
         ("layer.avg_pool2d", _pool2d(nn.AvgPool2d), {"count_padding": True}),
-        ("layer.relu", _elementwise(nn.relu), {}),
-        ("layer.leaky_relu", _elementwise(_leaky_relu), {}),
-        ("layer.sigmoid", _elementwise(nn.sigmoid), {}),
-        ("layer.tanh", _elementwise(nn.tanh), {}),
-        ("layer.flatten", _elementwise(_flatten), {}),
+        ("layer.relu", elementwise(_run, nn.relu), {}),
+        ("layer.leaky_relu", elementwise(_run, _leaky_relu), {}),
+        ("layer.sigmoid", elementwise(_run, nn.sigmoid), {}),
+        ("layer.tanh", elementwise(_run, nn.tanh), {}),
+        ("layer.flatten", elementwise(_run, _flatten), {}),
         ("layer.batch_norm", _batch_norm, {}),
         ("layer.rnn", _rnn, {}),
         ("loss.softmax_cross_entropy", _loss(_cross_entropy), {"empty_mean": "undefined"}),

@@ -13,25 +13,26 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from adapters._backward import Tensor, Tensors, elementwise, with_gradients
 from adapters.base import Adapter, Rejected, Unsupported
 
-Tensor = Any
 Outputs = dict[str, Any]
 Pair = list[int]
 Pads = list[list[int]]
 
 
-def _run(function: Callable[..., Any], dy: Tensor, **inputs: Tensor | None) -> Outputs:
-    """Return ``y`` and the gradient of each input under the name that the suite gives it."""
-    given = {name: x for name, x in inputs.items() if x is not None}
-
+def _pull_back(
+    function: Callable[..., Tensor], inputs: Tensors, dy: Tensor
+) -> tuple[Tensor, Tensors]:
     @jax.jit
-    def run(given: dict[str, Tensor], dy: Tensor) -> Any:
-        y, backward = jax.vjp(lambda tensors: function(**tensors), given)
+    def run(inputs: Tensors, dy: Tensor) -> Any:
+        y, backward = jax.vjp(lambda tensors: function(**tensors), inputs)
         return y, backward(dy)[0]
 
-    y, found = run(given, dy)
-    return {"y": y, **{f"d{name}": found.get(name) for name in inputs}}
+    return run(inputs, dy)
+
+
+_run = with_gradients(_pull_back)
 
 
 def _dense(x: Tensor, weight: Tensor, dy: Tensor, bias: Tensor | None = None) -> Outputs:
@@ -121,13 +122,6 @@ def _batch_norm(x: Tensor, scale: Tensor, shift: Tensor, running_mean: Tensor, r
     raise Unsupported("jax.nn.standardize normalises, and keeps no running values")
 
 
-def _elementwise(function: Callable[..., Tensor]) -> Any:
-    def run(x: Tensor, dy: Tensor, **params: Any) -> Outputs:
-        return _run(lambda x: function(x, **params), dy, x=x)
-
-    return run
-
-
 def _leaky_relu(x: Tensor, *, slope: float) -> Tensor:
     return jax.nn.leaky_relu(x, slope)
 
@@ -167,11 +161,11 @@ def register(adapter: Adapter) -> None:
         ("layer.conv2d", _conv2d, {}),
         ("layer.max_pool2d", _max_pool2d, {}),
         ("layer.avg_pool2d", _avg_pool2d, {}),
-        ("layer.relu", _elementwise(jax.nn.relu), {"nan": "no_gradient"}),
-        ("layer.leaky_relu", _elementwise(_leaky_relu), {"at_zero": "one"}),
-        ("layer.sigmoid", _elementwise(jax.nn.sigmoid), {}),
-        ("layer.tanh", _elementwise(jax.nn.tanh), {"subnormals": "keep"}),
-        ("layer.flatten", _elementwise(_flatten), {}),
+        ("layer.relu", elementwise(_run, jax.nn.relu), {"nan": "no_gradient"}),
+        ("layer.leaky_relu", elementwise(_run, _leaky_relu), {"at_zero": "one"}),
+        ("layer.sigmoid", elementwise(_run, jax.nn.sigmoid), {}),
+        ("layer.tanh", elementwise(_run, jax.nn.tanh), {"subnormals": "keep"}),
+        ("layer.flatten", elementwise(_run, _flatten), {}),
         ("loss.softmax_cross_entropy",
          _loss(optax.losses.softmax_cross_entropy_with_integer_labels),
          {"empty_mean": "undefined"}),

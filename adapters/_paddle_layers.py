@@ -11,24 +11,28 @@ from typing import Any
 import paddle
 from paddle.nn import functional
 
+from adapters._backward import Tensor, Tensors, elementwise, with_gradients
 from adapters.base import Adapter, Unsupported
 
-Tensor = Any
 Outputs = dict[str, Any]
 Pair = list[int]
 Pads = list[list[int]]
 
 
-def _run(function: Callable[..., Any], dy: Tensor, **inputs: Tensor | None) -> Outputs:
-    """Return ``y`` and the gradient of each input under the name that the suite gives it."""
-    given = {name: x.clone().detach() for name, x in inputs.items() if x is not None}
-    for leaf in given.values():
+def _pull_back(
+    function: Callable[..., Tensor], inputs: Tensors, dy: Tensor
+) -> tuple[Tensor, Tensors]:
+    leaves = {name: x.clone().detach() for name, x in inputs.items()}
+    for leaf in leaves.values():
         leaf.stop_gradient = False
-    y = function(**given)
-    grads = paddle.grad(y, list(given.values()), dy, allow_unused=True)
+    y = function(**leaves)
+    grads = paddle.grad(y, list(leaves.values()), dy, allow_unused=True)
     found = {name: paddle.zeros_like(x) if g is None else g
-             for (name, x), g in zip(given.items(), grads, strict=True)}  # fmt: skip
-    return {"y": y.detach(), **{f"d{name}": found.get(name) for name in inputs}}
+             for (name, x), g in zip(leaves.items(), grads, strict=True)}  # fmt: skip
+    return y.detach(), found
+
+
+_run = with_gradients(_pull_back)
 
 
 def _dense(x: Tensor, weight: Tensor, dy: Tensor, bias: Tensor | None = None) -> Outputs:
@@ -125,13 +129,6 @@ def _rnn(
     raise Unsupported("the weights of paddle.nn.SimpleRNN are parameters of its own")
 
 
-def _elementwise(function: Callable[..., Tensor]) -> Any:
-    def run(x: Tensor, dy: Tensor, **params: Any) -> Outputs:
-        return _run(lambda x: function(x, **params), dy, x=x)
-
-    return run
-
-
 def _leaky_relu(x: Tensor, *, slope: float) -> Tensor:
     return functional.leaky_relu(x, slope)
 
@@ -158,11 +155,11 @@ def register(adapter: Adapter) -> None:
         ("layer.conv2d", _conv2d, {}),
         ("layer.max_pool2d", _pool2d(functional.max_pool2d), {"nan": "ignore"}),
         ("layer.avg_pool2d", _pool2d(functional.avg_pool2d), {}),
-        ("layer.relu", _elementwise(functional.relu), {"nan": "zero"}),
-        ("layer.leaky_relu", _elementwise(_leaky_relu), {}),
-        ("layer.sigmoid", _elementwise(functional.sigmoid), {}),
-        ("layer.tanh", _elementwise(functional.tanh), {}),
-        ("layer.flatten", _elementwise(_flatten), {}),
+        ("layer.relu", elementwise(_run, functional.relu), {"nan": "zero"}),
+        ("layer.leaky_relu", elementwise(_run, _leaky_relu), {}),
+        ("layer.sigmoid", elementwise(_run, functional.sigmoid), {}),
+        ("layer.tanh", elementwise(_run, functional.tanh), {}),
+        ("layer.flatten", elementwise(_run, _flatten), {}),
         ("layer.batch_norm", _batch_norm, {"running_variance": "biased"}),
         ("layer.rnn", _rnn, {}),
         ("loss.softmax_cross_entropy", _loss(functional.cross_entropy), {"empty_mean": "undefined"}),

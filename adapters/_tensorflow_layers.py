@@ -10,23 +10,24 @@ from typing import Any
 
 import tensorflow as tf
 
+from adapters._backward import Tensor, Tensors, elementwise, in_stretches, with_gradients
 from adapters.base import Adapter, Unsupported
 
-Tensor = Any
 Outputs = dict[str, Any]
 Pair = list[int]
 Pads = list[list[int]]
 
 
-def _run(function: Callable[..., Any], dy: Tensor, **inputs: Tensor | None) -> Outputs:
-    """Return ``y`` and the gradient of each input under the name that the suite gives it."""
-    given = {name: x for name, x in inputs.items() if x is not None}
+def _pull_back(
+    function: Callable[..., Tensor], inputs: Tensors, dy: Tensor
+) -> tuple[Tensor, Tensors]:
     with tf.GradientTape() as tape:
-        tape.watch(list(given.values()))
-        y = function(**given)
-    grads = tape.gradient(y, list(given.values()), output_gradients=dy)
-    found = dict(zip(given, grads, strict=True))
-    return {"y": y, **{f"d{name}": found.get(name) for name in inputs}}
+        tape.watch(list(inputs.values()))
+        y = function(**inputs)
+    return y, tape.gradient(y, inputs, output_gradients=dy)
+
+
+_run = with_gradients(_pull_back)
 
 
 def _dense(x: Tensor, weight: Tensor, dy: Tensor, bias: Tensor | None = None) -> Outputs:
@@ -180,19 +181,16 @@ def _rnn(
     )
     layer.build(x.shape)
     seeds = [variable.value for variable in layer.non_trainable_variables]
-    stretch = truncate or x.shape[1]
 
     def forward(
         x: Tensor, weight: Tensor, recurrent: Tensor, h0: Tensor, bias: Tensor | None = None
     ) -> Tensor:
         variables = [weight, recurrent] + ([] if bias is None else [bias])
-        states, state = [], h0
-        for start in range(0, max(x.shape[1], 1), max(stretch, 1)):
-            steps = x[:, start : start + stretch]
-            found = layer.stateless_call(variables, seeds, steps, initial_state=state)[0]
-            states.append(found)
-            state = tf.stop_gradient(found[:, -1])
-        return tf.concat(states, axis=1)
+
+        def states(steps: Tensor, state: Tensor) -> Tensor:
+            return layer.stateless_call(variables, seeds, steps, initial_state=state)[0]
+
+        return tf.concat(in_stretches(states, x, h0, truncate, tf.stop_gradient), axis=1)
 
     return _run(forward, dy, x=x, weight=weight, recurrent=recurrent, bias=bias, h0=h0)
 
@@ -204,13 +202,6 @@ def _dropout(x: Tensor, mask: Tensor, dy: Tensor, *, rate: float) -> Outputs:
     if 0 < rate < 1 or (rate == 0 and not bool(tf.reduce_all(mask))):
         raise Unsupported("tf.nn.dropout draws its own mask and takes none")
     return _run(lambda x: tf.nn.dropout(x, rate), dy, x=x)
-
-
-def _elementwise(function: Callable[..., Tensor]) -> Any:
-    def run(x: Tensor, dy: Tensor, **params: Any) -> Outputs:
-        return _run(lambda x: function(x, **params), dy, x=x)
-
-    return run
 
 
 def _flatten(x: Tensor) -> Tensor:
@@ -261,12 +252,12 @@ def register(adapter: Adapter) -> None:
         ("layer.conv2d", _conv2d, {}),
         ("layer.max_pool2d", _max_pool2d, {"nan": "ignore"}),
         ("layer.avg_pool2d", _avg_pool2d, {}),
-        ("layer.relu", _elementwise(tf.nn.relu), {"nan": "no_gradient"}),
-        ("layer.leaky_relu", _elementwise(_leaky_relu), {"hyperparameters": "float32"}),
-        ("layer.sigmoid", _elementwise(tf.math.sigmoid), {}),
-        ("layer.tanh", _elementwise(tf.math.tanh), {}),
+        ("layer.relu", elementwise(_run, tf.nn.relu), {"nan": "no_gradient"}),
+        ("layer.leaky_relu", elementwise(_run, _leaky_relu), {"hyperparameters": "float32"}),
+        ("layer.sigmoid", elementwise(_run, tf.math.sigmoid), {}),
+        ("layer.tanh", elementwise(_run, tf.math.tanh), {}),
         ("layer.dropout", _dropout, {"rate_one": "reject"}),
-        ("layer.flatten", _elementwise(_flatten), {}),
+        ("layer.flatten", elementwise(_run, _flatten), {}),
         ("layer.batch_norm", _batch_norm, {"running_variance": "biased"}),
         ("layer.rnn", _rnn, {}),
         ("loss.softmax_cross_entropy", _loss(_softmax_cross_entropy), {"empty_mean": "undefined"}),

@@ -124,15 +124,8 @@ LACKING = {
 }
 
 
-def _lacking(reason: str) -> Any:
-    def refuse(**_: Any) -> Outputs:
-        raise Unsupported(reason)
-
-    return refuse
-
-
 for _operation_id, _reason in LACKING.items():
-    operations.operation(_operation_id)(_lacking(_reason))
+    operations.lacks(_reason, _operation_id)
 
 
 def register(adapter: Adapter) -> None:

@@ -75,6 +75,15 @@ class Operations:
 
         return register
 
+    def lacks(self, reason: str, operation_ids: str, dtypes: tuple[str, ...] = FLOATS) -> None:
+        """Answer operations, named with spaces between them, by saying what the library lacks."""
+
+        def decline(**_: Any) -> Mapping[str, Any]:
+            raise Unsupported(reason)
+
+        for operation_id in operation_ids.split():
+            self.operation(operation_id, dtypes)(decline)
+
     def include(self, other: Operations) -> None:
         """Add all functions of another collection."""
         self.functions |= other.functions
@@ -169,6 +178,20 @@ class Adapter(Operations):
                 answer = {"id": request["id"], **answer}
             answers.write(json.dumps(answer, allow_nan=False) + "\n")
             answers.flush()
+
+
+def interval(
+    low: float | None, high: float | None, width: float | None, contradiction: str
+) -> tuple[float | None, float | None]:
+    """Return the bounds of ``clip.value``: those given, or [-width/2, width/2].
+
+    Raises Unsupported, with ``contradiction`` as the reason, where a bound is given beside the width.
+    """
+    if width is None:
+        return low, high
+    if low is not None or high is not None:
+        raise Unsupported(contradiction)
+    return -width / 2, width / 2
 
 
 def decode_writable(notation: dict[str, Any]) -> np.ndarray[Any, Any]:

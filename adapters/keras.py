@@ -182,16 +182,8 @@ LACKING = {
 }
 
 
-def _lacking(reason: str) -> Callable[..., Outputs]:
-    def decline(**_: Any) -> Outputs:
-        raise Unsupported(reason)
-
-    return decline
-
-
 for why, operations in LACKING.items():
-    for operation_id in operations.split():
-        adapter.operation(operation_id)(_lacking(why))
+    adapter.lacks(why, operations)
 
 _keras_layers.register(adapter)
 _keras_optimizers.register(adapter)

@@ -13,7 +13,7 @@ import mlx.optimizers as optim
 import numpy as np
 
 from adapters import _mlx_layers
-from adapters.base import FLOATS, Adapter, Unsupported
+from adapters.base import FLOATS, Adapter, Unsupported, interval
 
 Tensor = Any
 Tensors = list[Any]
@@ -92,10 +92,7 @@ def clip_value(
     range: float | None = None,
 ) -> Outputs:
     """``mlx.core.clip``."""
-    if range is not None:
-        if min is not None or max is not None:
-            raise Unsupported("mlx.core.clip has no width beside its bounds")
-        min, max = -range / 2, range / 2
+    min, max = interval(min, max, range, "mlx.core.clip has no width beside its bounds")
     return {"grads": [None if g is None else mx.clip(g, min, max) for g in grads]}
 
 
@@ -235,15 +232,7 @@ LACKING = {
 }
 
 
-def _lacking(reason: str) -> Callable[..., Outputs]:
-    def decline(**_: Any) -> Outputs:
-        raise Unsupported(reason)
-
-    return decline
-
-
 for why, operations in LACKING.items():
-    for operation_id in operations.split():
-        adapter.operation(operation_id)(_lacking(why))
+    adapter.lacks(why, operations)
 
 _mlx_layers.register(adapter)

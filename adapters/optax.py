@@ -14,7 +14,7 @@ from optax import projections
 
 from adapters import _optax_layers, _optax_training
 from adapters._jax_cache import keep_compiled
-from adapters.base import WITH_COMPLEX, Adapter, Unsupported
+from adapters.base import WITH_COMPLEX, Adapter, Unsupported, interval
 
 keep_compiled()
 jax.config.update("jax_enable_x64", True)  # without it JAX has no float64
@@ -103,10 +103,7 @@ def clip_value(
     range: float | None = None,
 ) -> Outputs:
     """``optax.clip``, whose interval is symmetric; ``optax.tree.clip`` for others."""
-    if range is not None:
-        if min is not None or max is not None:
-            raise Unsupported("optax.clip has no width beside its bounds")
-        min, max = -range / 2, range / 2
+    min, max = interval(min, max, range, "optax.clip has no width beside its bounds")
     if min is None and max is None:
         raise Unsupported("optax.clip cannot be called without a bound")
     if max is not None and min == -max:
@@ -378,16 +375,8 @@ LACKING = {
 }
 
 
-def _lacking(reason: str) -> Callable[..., Outputs]:
-    def decline(**_: Any) -> Outputs:
-        raise Unsupported(reason)
-
-    return decline
-
-
 for why, operations in LACKING.items():
-    for operation_id in operations.split():
-        adapter.operation(operation_id)(_lacking(why))
+    adapter.lacks(why, operations)
 
 _optax_layers.register(adapter)
 _optax_training.register(adapter)

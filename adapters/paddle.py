@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import paddle
 from paddle.nn import utils
 
 from adapters import _paddle_layers
-from adapters.base import Adapter, Unsupported
+from adapters.base import Adapter, Unsupported, interval
 
 Tensor = Any
 Tensors = list[Any]
@@ -84,10 +83,7 @@ def clip_value(
     range: float | None = None,
 ) -> Outputs:
     """``paddle.nn.utils.clip_grad_value_``, whose interval is symmetric; ``paddle.clip`` for others."""
-    if range is not None:
-        if min is not None or max is not None:
-            raise Unsupported("PaddlePaddle has no width beside the bounds")
-        min, max = -range / 2, range / 2
+    min, max = interval(min, max, range, "PaddlePaddle has no width beside the bounds")
     if min is None and max is None:
         raise Unsupported("paddle.clip without a bound returns its input")
     if max is not None and min == -max:
@@ -211,15 +207,7 @@ LACKING = {
 }
 
 
-def _lacking(reason: str) -> Callable[..., Outputs]:
-    def decline(**_: Any) -> Outputs:
-        raise Unsupported(reason)
-
-    return decline
-
-
 for why, operations in LACKING.items():
-    for operation_id in operations.split():
-        adapter.operation(operation_id, WIDE)(_lacking(why))
+    adapter.lacks(why, operations, WIDE)
 
 _paddle_layers.register(adapter)

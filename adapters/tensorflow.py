@@ -15,7 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf
 
 from adapters import _tensorflow_layers, _tensorflow_training
-from adapters.base import Adapter, Unsupported
+from adapters.base import Adapter, Unsupported, interval
 
 Tensor = Any
 Tensors = list[Any]
@@ -86,10 +86,9 @@ def clip_value(
     range: float | None = None,
 ) -> Outputs:
     """``tf.clip_by_value``; a bound that is not given is an infinite one."""
-    if range is not None:
-        if min is not None or max is not None:
-            raise Unsupported("tf.clip_by_value takes two bounds, and no width beside them")
-        min, max = -range / 2, range / 2
+    min, max = interval(
+        min, max, range, "tf.clip_by_value takes two bounds, and no width beside them"
+    )
     if min is None and max is None:
         raise Unsupported("tf.clip_by_value cannot be called without a bound")
     low = -np.inf if min is None else min
@@ -356,16 +355,8 @@ LACKING = {
 }
 
 
-def _lacking(reason: str) -> Callable[..., Outputs]:
-    def decline(**_: Any) -> Outputs:
-        raise Unsupported(reason)
-
-    return decline
-
-
 for why, operations in LACKING.items():
-    for operation_id in operations.split():
-        adapter.operation(operation_id)(_lacking(why))
+    adapter.lacks(why, operations)
 
 _tensorflow_layers.register(adapter)
 _tensorflow_training.register(adapter)

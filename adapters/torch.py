@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from adapters import _torch_layers, _torch_pruning, _torch_regularization, _torch_training
-from adapters.base import WITH_COMPLEX, Adapter, Rejected, Unsupported
+from adapters.base import WITH_COMPLEX, Adapter, Rejected, Unsupported, interval
 
 Tensors = list[Tensor | None]
 Outputs = dict[str, Any]
@@ -110,10 +110,7 @@ def clip_value(
     range: float | None = None,
 ) -> Outputs:
     """``torch.nn.utils.clip_grad_value_``, whose interval is symmetric; ``torch.clamp`` for others."""
-    if range is not None:
-        if min is not None or max is not None:
-            raise Unsupported("PyTorch has no range that min and max could contradict")
-        min, max = -range / 2, range / 2
+    min, max = interval(min, max, range, "PyTorch has no range that min and max could contradict")
     if max is not None and min == -max:
         parameters = _parameters(grads)
         clip_grad_value_(parameters, max)
@@ -216,12 +213,5 @@ LACKING = {
 }
 
 
-def _lacking(reason: str) -> Any:
-    def refuse(**_: Any) -> Outputs:
-        raise Unsupported(reason)
-
-    return refuse
-
-
 for _operation_id, _reason in LACKING.items():
-    adapter.operation(_operation_id)(_lacking(_reason))
+    adapter.lacks(_reason, _operation_id)
