@@ -24,7 +24,8 @@ from conformance import expected, fixtures
 from conformance.cases import Case
 from conformance.expected import Expected
 from conformance.formats import encode
-from conformance.fuzz_edits import LARGEST, Domain, domain, edited, suffix
+from conformance.fuzz_domain import Domain, domain
+from conformance.fuzz_edits import LARGEST, edited, suffix
 from conformance.fuzz_reduce import reduced, weight
 from conformance.judge import Verdict, check_dialect, judge
 from conformance.operation import Expectation, Flag, Operation, Setting, map_tensors, sizes

@@ -1,8 +1,6 @@
 """Changing a frozen case into one that nobody has thought of, for any operation alike.
 
-What an operation takes is read off its frozen cases: NaN, infinities, subnormal or huge numbers, empty or
-0-d tensors, absent ones and parameters at their corners are drawn only where some frozen case of the operation
-has such. So nothing is asked of an implementation that its specification leaves open. An edit asks a
+What an edit may draw is in the :class:`~conformance.fuzz_domain.Domain` of the operation. An edit asks a
 :class:`Choices` for every decision, whoever decides.
 """
 
@@ -11,17 +9,16 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from conformance.cases import SUFFIX, Case
 from conformance.formats import FLOATS, SameAs, Tensor, dtype_of, name_of
-from conformance.operation import Operation, leaves, sizes
+from conformance.fuzz_domain import Domain, lists
+from conformance.operation import leaves
 
-LARGEST_SEED = 200
-"""Elements of a frozen case that is worth changing: what is small is quick, and can be read."""
 LARGEST = 600
 PLAIN = (0.0, 1.0, -1.0, 2.0, 0.5, 3.0, -0.25)
 
@@ -36,145 +33,27 @@ class Choices(Protocol):
         """Return a whole number from low to high; low is the simplest."""
 
 
-Feature = tuple[Any, ...]
-
-
-def features(inputs: Mapping[str, Any]) -> frozenset[Feature]:
-    """Return what is unusual in the structure of inputs: absent, empty and 0-d tensors, empty lists."""
-    found: set[Feature] = set()
-    together: dict[int, set[tuple[str, str]]] = {}
-    present = 0
-    for name, tree in inputs.items():
-        if tree is None:
-            found.add(("absent", name))
-        for _, leaf in leaves(tree):
-            if isinstance(leaf, np.ndarray):
-                present += 1
-                found |= {("0-d", name)} if leaf.ndim == 0 else set()
-                found |= {("extent 0", name, i) for i, n in enumerate(leaf.shape[:6]) if n == 0}
-        inner = []
-        for level, entries in _lists(tree):
-            if not entries:
-                found.add(("empty list", name, level))
-            elif level == 0:
-                inner.append(entries)
-        for i in range(max(map(len, inner), default=0)):
-            here = [entries[i] is None for entries in inner if i < len(entries)]
-            if any(here):
-                together.setdefault(i, set()).add((name, "all" if all(here) else "some"))
-    found |= {("absent together", frozenset(names)) for names in together.values()}
-    return frozenset(found if present else found | {("no tensor",)})
-
-
-@dataclass
-class Domain:
-    """What the frozen cases of an operation have: the cases to start from, and what may occur in one."""
-
-    operation: Operation
-    seeds: list[Case]
-    special: dict[tuple[str, str], list[float]] = field(default_factory=dict)
-    """By input and dtype: zeros of either sign, NaN, infinities, the smallest and the largest numbers."""
-    exponents: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
-    params: dict[str, list[Any]] = field(default_factory=dict)
-    dtypes: tuple[str, ...] = ()
-    features: frozenset[Feature] = frozenset()
-
-    def covers(self, case: Case) -> bool:
-        """Say whether all that is unusual in a case's structure occurs in some frozen case too."""
-        return features(case.inputs) <= self.features
-
-
-def domain(operation: Operation, frozen: Sequence[Case], seeds: Sequence[Case]) -> Domain:
-    """Return what an operation takes, from its frozen cases, and the cases that are to be changed."""
-    small = [case for case in seeds if sizes(case.inputs) <= LARGEST_SEED]
-    # An operation of which no case is small is slow whatever is changed.
-    chosen = sorted(small or seeds, key=lambda case: (sizes(case.inputs), case.id))
-    found = Domain(operation, chosen if small else chosen[:3])
-    found.params = {param.name: [] for param in operation.params}
-    seen: dict[tuple[str, str], set[str]] = {}
-    dtypes: set[str] = set()
-    unusual: set[Feature] = set()
-    for case in frozen:
-        unusual |= features(case.inputs)
-        for name, value in case.params.items():
-            if not any(_same(value, other) for other in found.params.setdefault(name, [])):
-                found.params[name].append(value)
-        for name, tree in case.inputs.items():
-            for _, leaf in leaves(tree):
-                if isinstance(leaf, np.ndarray) and name_of(leaf.dtype) in FLOATS:
-                    dtypes.add(name_of(leaf.dtype))
-                    _look(found, seen, name, leaf)
-    found.special = {key: _special(key[1], kinds) for key, kinds in seen.items()}
-    found.dtypes = tuple(dtype for dtype in FLOATS if dtype in dtypes)
-    found.features = frozenset(unusual)
-    return found
-
-
-def _same(a: Any, b: Any) -> bool:
-    return type(a) is type(b) and repr(a) == repr(b)
-
-
-def _look(found: Domain, seen: dict[tuple[str, str], set[str]], name: str, leaf: Tensor) -> None:
-    fmt, key = FLOATS[name_of(leaf.dtype)], (name, name_of(leaf.dtype))
-    values = leaf.astype(np.float64).ravel()
-    kinds = seen.setdefault(key, set())
-    finite = values[np.isfinite(values)]
-    small = (finite != 0) & (np.abs(finite) < fmt.tiny)
-    for kind, there in (
-        ("nan", np.isnan(values).any()),
-        ("inf", (values == np.inf).any()),
-        ("-inf", (values == -np.inf).any()),
-        ("negative", (finite < 0).any()),
-        ("-0", ((finite == 0) & np.signbit(finite)).any()),
-        ("subnormal", small.any()),
-        ("huge", (np.abs(finite) >= 2.0 ** (fmt.emax - 1)).any()),
-    ):
-        if there:
-            kinds.add(kind)
-    normal = finite[(finite != 0) & ~small]
-    if normal.size:
-        exponents = np.frexp(normal)[1]
-        low, high = found.exponents.get(key, (0, 0))
-        found.exponents[key] = min(low, int(exponents.min())), max(high, int(exponents.max()))
-
-
-def _special(dtype: str, kinds: set[str]) -> list[float]:
-    fmt = FLOATS[dtype]
-    largest = (2.0 - 2.0 ** (1 - fmt.precision)) * 2.0**fmt.emax
-    smallest = 2.0 ** (fmt.emin - fmt.precision + 1)
-    values = [0.0]
-    values += [-0.0] * ("-0" in kinds)
-    values += [smallest, fmt.tiny - smallest] * ("subnormal" in kinds)
-    values += [fmt.tiny] * ("subnormal" in kinds)
-    values += [largest] * ("huge" in kinds)
-    values += [-value for value in values if value and "negative" in kinds]
-    values += [math.nan] * ("nan" in kinds) + [math.inf] * ("inf" in kinds)
-    return values + [-math.inf] * ("-inf" in kinds)
-
-
-# --- one case after the other -----------------------------------------------------------------
-
-
 def edited(choices: Choices, within: Domain) -> tuple[Case, Case]:
     """Return a frozen case and what one to four edits make of it."""
     base = choices.choose(within.seeds)
     case = Case(
         base.operation, base.id, base.flags, base.constraints,
-        _copied(base.inputs), copy.deepcopy(base.params),
+        copied(base.inputs), copy.deepcopy(base.params),
     )  # fmt: skip
     for _ in range(choices.number(1, 4)):
         choices.choose(EDITS)(choices, within, case)
     return base, case
 
 
-def _copied(tree: Any) -> Any:
+def copied(tree: Any) -> Any:
+    """Return inputs whose tensors are copies."""
     if isinstance(tree, np.ndarray):
         return tree.copy()
     if isinstance(tree, SameAs):
         return tree
     if isinstance(tree, dict):
-        return {name: _copied(branch) for name, branch in tree.items()}
-    return [_copied(branch) for branch in tree] if isinstance(tree, list) else tree
+        return {name: copied(branch) for name, branch in tree.items()}
+    return [copied(branch) for branch in tree] if isinstance(tree, list) else tree
 
 
 @dataclass
@@ -342,20 +221,11 @@ def _reshape(choices: Choices, _: Domain, case: Case) -> None:
             slot.parent[slot.key] = slot.tensor.reshape(new)
 
 
-def _lists(tree: Any, depth: int = 0) -> Iterator[tuple[int, list[Any]]]:
-    if isinstance(tree, list):
-        inner = any(isinstance(branch, list) for branch in tree)
-        yield (1 if inner else 0), tree
-    if isinstance(tree, list | dict):
-        for branch in tree.values() if isinstance(tree, dict) else tree:
-            yield from _lists(branch, depth + 1)
-
-
 def _entries(choices: Choices, _: Domain, case: Case) -> None:
     """Drop, repeat or move an entry, in all lists that are as long: parameters and their gradients."""
     if any(isinstance(leaf, int) for _, leaf in leaves(case.inputs)):
         return  # an index of another entry
-    found = list(_lists(case.inputs))
+    found = list(lists(case.inputs))
     lengths = list(dict.fromkeys((level, len(entries)) for level, entries in found if entries))
     if not lengths:
         return
@@ -366,7 +236,7 @@ def _entries(choices: Choices, _: Domain, case: Case) -> None:
         if what != "repeat":
             del entries[place]
         if what != "drop":
-            entries.insert(0, _copied(entry))
+            entries.insert(0, copied(entry))
 
 
 def _absent(choices: Choices, within: Domain, case: Case) -> None:
@@ -383,7 +253,7 @@ def _absent(choices: Choices, within: Domain, case: Case) -> None:
         return
     place = choices.number(0, 3)
     for name, how in chosen:
-        inner = [entries for level, entries in _lists(case.inputs.get(name)) if level == 0]
+        inner = [entries for level, entries in lists(case.inputs.get(name)) if level == 0]
         for entries in inner if how == "all" else inner[: 1 + choices.number(0, 1)]:
             if place < len(entries):
                 entries[place] = None

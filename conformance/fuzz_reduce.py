@@ -12,7 +12,8 @@ import numpy as np
 
 from conformance.cases import Case
 from conformance.formats import FLOATS, name_of
-from conformance.fuzz_edits import _copied, _lists, slots
+from conformance.fuzz_domain import lists
+from conformance.fuzz_edits import copied, slots
 from conformance.operation import leaves, sizes
 
 
@@ -52,18 +53,18 @@ def _simpler(case: Case, defaults: Mapping[str, Any]) -> Iterator[Case]:
 
 
 def _again(case: Case) -> Case:
-    return replace(case, inputs=_copied(case.inputs), params=copy.deepcopy(case.params))
+    return replace(case, inputs=copied(case.inputs), params=copy.deepcopy(case.params))
 
 
 def _shorter(case: Case) -> Iterator[Case]:
     """Yield the case without one entry of its lists: all lists that are as long lose it together."""
     if any(isinstance(leaf, int) for _, leaf in leaves(case.inputs)):
         return
-    lengths = {(level, len(entries)) for level, entries in _lists(case.inputs) if len(entries) > 1}
+    lengths = {(level, len(entries)) for level, entries in lists(case.inputs) if len(entries) > 1}
     for level, length in sorted(lengths):
         for place in reversed(range(length)):
             less = _again(case)
-            for entries in [e for at, e in _lists(less.inputs) if (at, len(e)) == (level, length)]:
+            for entries in [e for at, e in lists(less.inputs) if (at, len(e)) == (level, length)]:
                 del entries[place]
             yield less
 

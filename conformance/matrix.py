@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from conformance import __version__
 from conformance.operation import write
 from conformance.operations import load, names
-from conformance.page import breakable, embedded
 from conformance.recorded import Record, Tally
+from conformance.templating import embedded, environment
 
 STATES = {
     "canonical": ("✓", "every answer is the canonical one"),
@@ -158,20 +155,16 @@ def page(records: Iterable[Record]) -> str:
             for record in records
         ],
     }
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["breakable"] = breakable
-    return environment.get_template("matrix.html").render(
-        suite=__version__,
-        heads=[_head(record) for record in records],
-        families=_families(operations, records),
-        states=STATES,
-        data=embedded(data),
+    return (
+        environment()
+        .get_template("matrix.html")
+        .render(
+            suite=__version__,
+            heads=[_head(record) for record in records],
+            families=_families(operations, records),
+            states=STATES,
+            data=embedded(data),
+        )
     )
 
 

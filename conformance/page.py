@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
 
 from conformance import __version__, fixtures, report
 from conformance.cases import Case
@@ -27,6 +23,7 @@ from conformance.judge import Verdict, stand_in
 from conformance.operation import Expectation, Leaf, Setting, leaves
 from conformance.operations import load
 from conformance.runner import DIFFERENT, Run
+from conformance.templating import embedded, environment
 
 FAILING = 20
 """Failing cases of an operation that are shown with their numbers."""
@@ -50,31 +47,18 @@ def page(runs: Iterable[Run]) -> str:
         "operations": {name: load(name).summary for name in names},
         "cases": _cases(runs),
     }
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            suite=__version__,
+            runs=[_head(run) for run in runs],
+            rows=[
+                (name, load(name).summary, cells) for name, cells in zip(names, matrix, strict=True)
+            ],
+            data=embedded(data),
+        )
     )
-    environment.filters["breakable"] = breakable
-    return environment.get_template("report.html").render(
-        suite=__version__,
-        runs=[_head(run) for run in runs],
-        rows=[(name, load(name).summary, cells) for name, cells in zip(names, matrix, strict=True)],
-        data=embedded(data),
-    )
-
-
-def breakable(name: str) -> Markup:
-    """Let a narrow column break a name at its dots and underscores."""
-    return Markup(re.sub(r"([._])", r"\1<wbr>", str(escape(name))))
-
-
-def embedded(data: Any) -> str:
-    """Return JSON that is safe inside a script element."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _head(run: Run) -> dict[str, Any]:

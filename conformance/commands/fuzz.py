@@ -9,7 +9,6 @@ import click
 from rich.console import Console
 
 from conformance import expected, report
-from conformance.arrays import MAKERS
 from conformance.commands import participating
 from conformance.commands.common import (
     DIFFERENT,
@@ -23,7 +22,7 @@ from conformance.commands.common import (
 from conformance.commands.snippet import snippet
 from conformance.fuzz import NotInstalled, Result, document, fuzz
 from conformance.operations import load
-from conformance.protocol import DEFAULT_MEMORY, Implementation, NotStarted, Process
+from conformance.protocol import Implementation, NotStarted, Process
 
 EXAMPLES = 300
 
@@ -35,11 +34,7 @@ EXAMPLES = 300
     "--command", metavar="COMMAND", help="A program that speaks the protocol, no adapter."
 )
 @click.option("--call", metavar="FUNCTION", help="A function, package.module:function, no adapter.")
-@click.option(
-    "--arrays",
-    type=click.Choice(list(MAKERS)),
-    help="The array library that --call takes its inputs from.  [default: numpy]",
-)
+@participating.arrays_option
 @click.option(
     "--examples",
     type=click.IntRange(min=1),
@@ -74,14 +69,7 @@ EXAMPLES = 300
     metavar="SECONDS",
     help="Time limit of one case.",
 )
-@click.option(
-    "--memory",
-    type=click.IntRange(min=0),
-    default=DEFAULT_MEMORY,
-    show_default=True,
-    metavar="MIB",
-    help="Memory limit of the process and its children; 0: none.",
-)
+@participating.memory_option
 @debug_option
 def fuzz_command(
     adapter: str | None,

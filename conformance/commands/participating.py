@@ -5,8 +5,26 @@ from __future__ import annotations
 import re
 import sys
 
+import click
+
 from conformance import participants
+from conformance.arrays import MAKERS
 from conformance.commands.common import NOT_STARTED, Failure, near, operations
+from conformance.protocol import DEFAULT_MEMORY
+
+arrays_option = click.option(
+    "--arrays",
+    type=click.Choice(list(MAKERS)),
+    help="The array library that --call takes its inputs from.  [default: numpy]",
+)
+memory_option = click.option(
+    "--memory",
+    type=click.IntRange(min=0),
+    default=DEFAULT_MEMORY,
+    show_default=True,
+    metavar="MIB",
+    help="Memory limit of one process and its children; 0: none.",
+)
 
 
 def adapters(named: tuple[str, ...], everyone: bool) -> dict[str, list[str]]:

@@ -8,8 +8,8 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from conformance import participants
-from conformance.commands.common import DIFFERENT, NOT_STARTED, Failure, debug_option, near
+from conformance.commands import participating
+from conformance.commands.common import DIFFERENT, NOT_STARTED, Failure, debug_option
 from conformance.protocol import NotStarted
 from conformance.smoke import Check, smoke
 
@@ -60,17 +60,12 @@ def smoke_command(adapter: str | None, program: str | None, timeout: float) -> i
 def _command(adapter: str | None, program: str | None) -> list[str]:
     if (adapter is None) == (program is None):
         raise Failure("give an ADAPTER or --command, one of the two")
-    if adapter is not None:
-        known = participants.adapters()
-        if adapter not in known:
-            raise Failure(f"no adapter {adapter!r} is installed{near(adapter, known)}", NOT_STARTED)
-        return participants.command(adapter, known[adapter])
-    try:
-        words = participants.split(str(program))
-    except ValueError as error:
-        raise Failure(f"--command {program!r}: {error}") from None
-    if not words:
-        raise Failure("--command is empty; give a program and its arguments")
+    named = (
+        participating.adapters((adapter,), False)
+        if adapter is not None
+        else participating.programs((str(program),))
+    )
+    (words,) = named.values()
     return words
 
 

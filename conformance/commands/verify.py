@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from conformance import expected, fixtures, report, runner
-from conformance.arrays import MAKERS
 from conformance.cases import Case
 from conformance.commands import participating
 from conformance.commands.common import (
@@ -32,7 +31,6 @@ from conformance.commands.reports import report_options, write_reports
 from conformance.commands.resume import Asked, interrupted, journal, kept
 from conformance.operations import names
 from conformance.precision import PROBES, Probe
-from conformance.protocol import DEFAULT_MEMORY
 from conformance.runner import Run
 
 
@@ -74,25 +72,14 @@ from conformance.runner import Run
     metavar="FUNCTION",
     help="A function, package.module:function, that does the one --operation. Repeatable.",
 )
-@click.option(
-    "--arrays",
-    type=click.Choice(list(MAKERS)),
-    help="The array library that --call takes its inputs from.  [default: numpy]",
-)
+@participating.arrays_option
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
     help="Time limit of one case.  [default: 20; for jax and dask 180]",
 )
-@click.option(
-    "--memory",
-    type=click.IntRange(min=0),
-    default=DEFAULT_MEMORY,
-    show_default=True,
-    metavar="MIB",
-    help="Memory limit of one process and its children; 0: none.",
-)
+@participating.memory_option
 @click.option(
     "--precision/--no-precision",
     "precise",

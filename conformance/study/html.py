@@ -9,10 +9,8 @@ from __future__ import annotations
 import base64
 import json
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from conformance import __version__
@@ -29,29 +27,21 @@ from conformance.study.model import (
     Table,
     Topic,
 )
+from conformance.templating import TEMPLATES, embedded, environment
 
-TEMPLATES = Path(__file__).parent.parent / "templates"
 LIBRARIES = ("d3.min.js", "plot.umd.min.js")
 
 
 def page(topic: Topic) -> str:
     """Return the page as HTML, the same bytes for the same topic."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["math"] = lambda latex: Markup(formulas.display(latex))
-    environment.filters["inline"] = lambda text: Markup(formulas.inline(text))
-    environment.filters["paragraphs"] = lambda text: [
-        " ".join(p.split()) for p in text.split("\n\n")
-    ]
-    return environment.get_template("study.html").render(
+    made = environment()
+    made.filters["math"] = lambda latex: Markup(formulas.display(latex))
+    made.filters["inline"] = lambda text: Markup(formulas.inline(text))
+    made.filters["paragraphs"] = lambda text: [" ".join(p.split()) for p in text.split("\n\n")]
+    return made.get_template("study.html").render(
         suite=__version__,
         topic=topic,
-        data=Markup(_embedded(data(topic))),
+        data=Markup(embedded(data(topic))),
         script=Markup((TEMPLATES / "study.js").read_text(encoding="utf-8")),
         style=Markup((TEMPLATES / "study.css").read_text(encoding="utf-8")),
         libraries=[Markup(_vendored(name).decode()) for name in LIBRARIES],
@@ -64,18 +54,12 @@ def _vendored(name: str) -> bytes:
     return (TEMPLATES / "vendor" / name).read_bytes()
 
 
-def _embedded(tree: Any) -> str:
-    """Return JSON that is safe inside a script element."""
-    text = json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
 def data(topic: Topic) -> dict[str, Any]:
     """Return what the page's script works on."""
     pool: dict[str, int] = {}
 
     def place(tree: Any) -> int:
-        return pool.setdefault(_embedded(tree), len(pool))
+        return pool.setdefault(embedded(tree), len(pool))
 
     stages = [
         {
@@ -148,7 +132,7 @@ def _finite(value: Any) -> Any:
 
 def size_of(topic: Topic) -> dict[str, int]:
     """Return how many bytes of the page each stage takes, to keep pages small."""
-    return {s.id: len(_embedded(data(_only(topic, s)))) for s in topic.stages}
+    return {s.id: len(embedded(data(_only(topic, s)))) for s in topic.stages}
 
 
 def _only(topic: Topic, stage: Stage) -> Topic:

@@ -21,7 +21,8 @@ from conformance.cli import main
 from conformance.expected import Expected
 from conformance.formats import encode
 from conformance.fuzz import Result, fuzz
-from conformance.fuzz_edits import Domain, domain, edited, features
+from conformance.fuzz_domain import Domain, domain, features
+from conformance.fuzz_edits import edited
 from conformance.operation import Mistake, Operation, map_tensors, sizes
 from conformance.operations import load, names
 from conformance.protocol import Crashed, Implementation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,12 @@ def test_pickles_and_other_tables_are_no_digits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datasets, "DIGITS", tmp_path / "digits.npy")
-    for table in (np.array([{}]), np.zeros((3, 4), np.uint8)):
-        np.save(tmp_path / "digits.npy", table, allow_pickle=True)
+    objects, other = io.BytesIO(), io.BytesIO()
+    header = {"descr": "|O", "fortran_order": False, "shape": (1,)}
+    np.lib.format.write_array_header_1_0(objects, header)  # what would follow is a pickle
+    np.save(other, np.zeros((3, 4), np.uint8))
+    for table in (objects, other):
+        (tmp_path / "digits.npy").write_bytes(table.getvalue())
         with pytest.raises(ValueError, match=r"digits\.npy: "):
             datasets.digits()
 
