@@ -1,8 +1,7 @@
 """The conformance suite: specification, oracle, fixtures, runner, judge and reports.
 
 Nothing here imports a framework, an adapter or ``refimpl``: implementations run in processes of their
-own and are asked over a line protocol. (:mod:`conformance.study` alone does import ``refimpl``, to explain
-it.) From a test file, ``conformance.check`` runs the cases of an
+own and are asked over a line protocol. From a test file, ``conformance.check`` runs the cases of an
 operation on a function, and ``conformance.cases`` parametrises a test by them.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -54,36 +55,36 @@ def study(
 
     Without TOPIC: list the topics.
     """
-    # Loaded here: it brings refimpl and templates, which no other command needs.
-    from conformance.study import TOPICS, inputs, load
-    from conformance.study.model import StudyError
-
+    # By name, and only here: the suite imports nothing of refimpl, which the topics show.
+    topics = import_module("adapters.study")
+    refusal = import_module("adapters.study.model").StudyError
     if name is None:
-        _list(TOPICS)
+        _list(topics.TOPICS)
         return
-    if name not in TOPICS:
-        raise Failure(f"no topic {name!r}{near(name, TOPICS)}")
+    if name not in topics.TOPICS:
+        raise Failure(f"no topic {name!r}{near(name, topics.TOPICS)}")
     target(page_file)
     if threshold is not None and input_file is None:
         raise Failure(
             "--threshold belongs to --input; the fixtures' own controls are moved with --set"
         )
     try:
-        topic = load(name) if input_file is None else inputs.topic(name, input_file, threshold)
+        if input_file is None:
+            topic = topics.load(name)
+        else:
+            topic = import_module("adapters.study.inputs").topic(name, input_file, threshold)
         at = topic.start() | dict(_setting(topic, text) for text in settings)
         stage = _stage(topic, stage_id) if stage_id else None
-    except StudyError as error:
+    except refusal as error:
         raise Failure(str(error)) from None
     if page_file is not None:
-        from conformance.study.html import page
-
-        write_whole(page_file, page(topic.with_start(**at)))
+        page = import_module("adapters.study.html").page(topic.with_start(**at))
+        write_whole(page_file, page)
         click.echo(f"wrote {page_file}", err=True)
         return
     from rich.console import Console
 
-    from conformance.study.terminal import show
-
+    show = import_module("adapters.study.terminal").show
     show(Console(highlight=False, width=_width()), topic, at, stage)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,18 @@ from conformance.formats import decode, encode
 
 pytest.importorskip("optax")
 
+import jax
+
 from adapters.optax import adapter
+
+# The adapter has its process to itself, these tests have not: the others meet JAX as it is by default.
+jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture(autouse=True)
+def float64() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
 
 
 def ask(operation: str, inputs: dict[str, Any], **params: Any) -> dict[str, Any]:

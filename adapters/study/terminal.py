@@ -11,9 +11,9 @@ from rich.rule import Rule
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from conformance.study import formulas
-from conformance.study.model import Block, Excerpt, Grid, Plot, Stage, Table, Topic
-from conformance.study.numbers import rounded
+from adapters.study import formulas
+from adapters.study.model import Block, Excerpt, Grid, Plot, Stage, Table, Topic
+from adapters.study.numbers import rounded
 
 STYLES = {"kept": "green", "cut": "red", "bad": "red", "here": "bold", "zero": "dim"}
 POINTS = 12

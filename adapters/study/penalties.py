@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from conformance.study.cases import case, number
-from conformance.study.excerpts import excerpt
-from conformance.study.model import Choice, Control, Fill, Mark, Plot, Stage, Stop, Table, Topic
-from conformance.study.numbers import exact
+from adapters.study.cases import case, number
+from adapters.study.excerpts import excerpt
+from adapters.study.model import Choice, Control, Fill, Mark, Plot, Stage, Stop, Table, Topic
+from adapters.study.numbers import exact
 from refimpl import optimizers, proximal, regularization
 
 PENALTY = {"l1": "penalty.l1/two-tensors-f32", "l2": "penalty.l2/basic-f32"}

@@ -11,12 +11,12 @@ from zipfile import BadZipFile
 import numpy as np
 from safetensors import SafetensorError, deserialize
 
+from adapters.study import clips
+from adapters.study.clips import angle_words, cosine_words, direction, flat
+from adapters.study.excerpts import excerpt
+from adapters.study.model import Choice, Control, Fill, Stage, Stop, StudyError, Table, Topic
+from adapters.study.numbers import exact, rounded, vector
 from conformance.formats import FLOATS, FormatError, dtype_of, name_of
-from conformance.study import clips
-from conformance.study.clips import angle_words, cosine_words, direction, flat
-from conformance.study.excerpts import excerpt
-from conformance.study.model import Choice, Control, Fill, Stage, Stop, StudyError, Table, Topic
-from conformance.study.numbers import exact, rounded, vector
 from refimpl import clipping, norms
 
 SAFETENSORS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from conformance.study.cases import case
-from conformance.study.excerpts import excerpt
-from conformance.study.model import Choice, Control, Fill, Mark, Plot, Stage, Stop, Table, Topic
-from conformance.study.numbers import exact, rounded
+from adapters.study.cases import case
+from adapters.study.excerpts import excerpt
+from adapters.study.model import Choice, Control, Fill, Mark, Plot, Stage, Stop, Table, Topic
+from adapters.study.numbers import exact, rounded
 from refimpl import schedules
 
 CASE = "schedule.polynomial/zhu-gupta"

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from conformance.study.cases import case
-from conformance.study.excerpts import excerpt
-from conformance.study.model import Cell, Choice, Control, Fill, Grid, Stage, Stop, Table, Topic
-from conformance.study.numbers import exact, rounded
+from adapters.study.cases import case
+from adapters.study.excerpts import excerpt
+from adapters.study.model import Cell, Choice, Control, Fill, Grid, Stage, Stop, Table, Topic
+from adapters.study.numbers import exact, rounded
 from refimpl.layers.conv2d import _correlate, conv2d
 
 CASE = "layer.conv2d/one-channel-f32"

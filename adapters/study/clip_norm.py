@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from adapters.study import clips, edges
+from adapters.study.cases import NAMES, case, dialect_control, number, run, setting_of, settings
+from adapters.study.clips import angle_words, at_value, cosine_words, direction
+from adapters.study.excerpts import excerpt
+from adapters.study.global_norm_numbers import coefficient
+from adapters.study.model import Choice, Control, Fill, Stage, Table, Topic
+from adapters.study.numbers import exact, ulp_words, ulps, vector
 from conformance.operation import Setting
-from conformance.study import clips, edges
-from conformance.study.cases import NAMES, case, dialect_control, number, run, setting_of, settings
-from conformance.study.clips import angle_words, at_value, cosine_words, direction
-from conformance.study.excerpts import excerpt
-from conformance.study.global_norm_numbers import coefficient
-from conformance.study.model import Choice, Control, Fill, Stage, Table, Topic
-from conformance.study.numbers import exact, ulp_words, ulps, vector
 from refimpl import clipping, norms
 
 OPERATION = "clip.norm"

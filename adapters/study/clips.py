@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from conformance.study.model import Mark, Plot, Stop, Table
-from conformance.study.numbers import exact, rounded, ulp_words, ulps, vector
+from adapters.study.model import Mark, Plot, Stop, Table
+from adapters.study.numbers import exact, rounded, ulp_words, ulps, vector
 from refimpl import clipping
 
 GREY, BLUE, ORANGE = 0, 1, 2

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from adapters.study import clips
+from adapters.study.cases import case, number, run, setting_of
+from adapters.study.clips import at_value, flat
+from adapters.study.model import Choice, Control, Fill, Mark, Plot, Table
+from adapters.study.numbers import exact, vector
 from conformance.operation import Setting
-from conformance.study import clips
-from conformance.study.cases import case, number, run, setting_of
-from conformance.study.clips import at_value, flat
-from conformance.study.model import Choice, Control, Fill, Mark, Plot, Table
-from conformance.study.numbers import exact, vector
 from refimpl import clipping, norms, numpy_forms
 
 OPERATION = "clip.global_norm"

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from adapters.study import clips, edges
+from adapters.study.cases import case, dialect_control, number, run, setting_of
+from adapters.study.clips import angle_words, at_value, cosine_words, direction, flat
+from adapters.study.excerpts import excerpt
+from adapters.study.model import Choice, Control, Fill, Stage, Table, Topic
+from adapters.study.numbers import exact, rounded
 from conformance.operation import Setting
-from conformance.study import clips, edges
-from conformance.study.cases import case, dialect_control, number, run, setting_of
-from conformance.study.clips import angle_words, at_value, cosine_words, direction, flat
-from conformance.study.excerpts import excerpt
-from conformance.study.model import Choice, Control, Fill, Stage, Table, Topic
-from conformance.study.numbers import exact, rounded
 from refimpl import clipping
 
 OPERATION = "clip.value"

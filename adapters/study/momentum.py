@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from conformance.study.cases import case
-from conformance.study.excerpts import excerpt
-from conformance.study.model import Choice, Fill, Mark, Plot, Stage, Table
-from conformance.study.numbers import exact
+from adapters.study.cases import case
+from adapters.study.excerpts import excerpt
+from adapters.study.model import Choice, Fill, Mark, Plot, Stage, Table
+from adapters.study.numbers import exact
 from refimpl import optimizers
 from refimpl.masks import apply_mask
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from conformance.study import edges
-from conformance.study import global_norm_compared as compared
-from conformance.study import global_norm_numbers as numbers
-from conformance.study.cases import dialect_control
-from conformance.study.excerpts import excerpt
-from conformance.study.model import Control, Stage, Stop, Topic
+from adapters.study import edges
+from adapters.study import global_norm_compared as compared
+from adapters.study import global_norm_numbers as numbers
+from adapters.study.cases import dialect_control
+from adapters.study.excerpts import excerpt
+from adapters.study.model import Control, Stage, Stop, Topic
 from refimpl import clipping, norms, numpy_forms
 
 

@@ -8,10 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conformance.cases import Case
-from conformance.compare import compare
-from conformance.operations import load as load_operation
-from conformance.study import (
+from adapters.study import (
     adam,
     conv,
     load,
@@ -25,8 +22,11 @@ from conformance.study import (
     training_curves,
     training_step,
 )
-from conformance.study.cases import case
-from conformance.study.model import Block, Table
+from adapters.study.cases import case
+from adapters.study.model import Block, Table
+from conformance.cases import Case
+from conformance.compare import compare
+from conformance.operations import load as load_operation
 
 
 def check(operation: str, inputs: Any, params: Any, got: dict[str, Any], **setting: Any) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from adapters.study.model import Choice, Control, Stop
 from conformance import fixtures
 from conformance.cases import Case
 from conformance.exact import flush
 from conformance.operation import Setting, map_tensors, resolve
 from conformance.operations import load
-from conformance.study.model import Choice, Control, Stop
 
 # What Optax 0.2, Keras 3.15 and MLX 0.32 do, where the operation itself names no such dialect.
 _OPTAX = {

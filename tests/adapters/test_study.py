@@ -17,16 +17,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from conformance import fixtures, study
+from adapters import study
+from adapters.study import TOPICS, excerpts, formulas, html, numbers
+from adapters.study.cases import case, number, settings
+from adapters.study.clips import direction, flat
+from adapters.study.model import StudyError, Table, slots
+from adapters.study.terminal import show
+from conformance import fixtures
 from conformance.cases import Case
 from conformance.cli import main
 from conformance.compare import compare
 from conformance.operations import load as load_operation
-from conformance.study import TOPICS, excerpts, formulas, html, numbers
-from conformance.study.cases import case, number, settings
-from conformance.study.clips import direction, flat
-from conformance.study.model import StudyError, Table, slots
-from conformance.study.terminal import show
 from refimpl import clipping
 
 load = cache(study.load)
@@ -86,7 +87,7 @@ def test_the_page_holds_what_the_terminal_prints(name: str) -> None:
 
 def test_a_page_is_the_same_bytes_in_every_process() -> None:
     program = (
-        "import hashlib, sys; from conformance.study import load, html;"
+        "import hashlib, sys; from adapters.study import load, html;"
         "print(hashlib.sha256(html.page(load('n_m')).encode()).hexdigest())"
     )
     digests = {
@@ -123,7 +124,7 @@ CLIPS = {
 
 @pytest.mark.parametrize("name", CLIPS)
 def test_clips_are_the_oracles_at_every_stop_under_every_librarys_conventions(name: str) -> None:
-    module = __import__(f"conformance.study.{CLIPS[name][0]}", fromlist=["clip"])
+    module = __import__(f"adapters.study.{CLIPS[name][0]}", fromlist=["clip"])
     operation = CLIPS[name][1]
     chosen = case(module.CASE)
     for stop in load(name).control("threshold").stops:
@@ -145,7 +146,7 @@ def test_clips_are_the_oracles_at_every_stop_under_every_librarys_conventions(na
     ("name", "expected"), [("agc", "clip.unitwise"), ("per_example", "clip.per_example")]
 )
 def test_the_other_clips_are_the_oracles_at_every_stop(name: str, expected: str) -> None:
-    from conformance.study import clip_per_example, clip_unitwise
+    from adapters.study import clip_per_example, clip_unitwise
 
     if name == "agc":
         chosen = case(clip_unitwise.CASE)
@@ -167,7 +168,7 @@ def test_the_other_clips_are_the_oracles_at_every_stop(name: str, expected: str)
 
 @pytest.mark.parametrize("name", CLIPS)
 def test_corner_cases_are_the_fixtures_own_answers(name: str) -> None:
-    module = __import__(f"conformance.study.{CLIPS[name][0]}", fromlist=["clip"])
+    module = __import__(f"adapters.study.{CLIPS[name][0]}", fromlist=["clip"])
     operation = load_operation(CLIPS[name][1])
     for _, slug in module.EDGES:
         chosen = case(f"{operation.id}/{slug}-f32")

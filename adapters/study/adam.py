@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from conformance.study.cases import case
-from conformance.study.excerpts import excerpt
-from conformance.study.model import Choice, Control, Fill, Mark, Plot, Stage, Stop, Table, Topic
-from conformance.study.numbers import exact, rounded
+from adapters.study.cases import case
+from adapters.study.excerpts import excerpt
+from adapters.study.model import Choice, Control, Fill, Mark, Plot, Stage, Stop, Table, Topic
+from adapters.study.numbers import exact, rounded
 from refimpl import optimizers
 
 CASE = "optim.adam/observed-f32"

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from conformance.study import clips
-from conformance.study.cases import NAMES, case, number, settings
-from conformance.study.clips import at_value, cosine_words, direction, flat
-from conformance.study.global_norm_numbers import (
+from adapters.study import clips
+from adapters.study.cases import NAMES, case, number, settings
+from adapters.study.clips import at_value, cosine_words, direction, flat
+from adapters.study.global_norm_numbers import (
     OPERATION,
     clip,
     coefficient,
@@ -17,8 +17,8 @@ from conformance.study.global_norm_numbers import (
     given_norm,
     label,
 )
-from conformance.study.model import Choice, Control, Fill, Table
-from conformance.study.numbers import exact, rounded, ulp_words, ulps
+from adapters.study.model import Choice, Control, Fill, Table
+from adapters.study.numbers import exact, rounded, ulp_words, ulps
 from refimpl import clipping
 
 LARGE = f"{OPERATION}/long-uneven-f32"

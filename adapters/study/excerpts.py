@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from conformance.study.model import Excerpt, StudyError
+from adapters.study.model import Excerpt, StudyError
 
 
 def excerpt(

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from conformance import study
-from conformance.study import formulas, html
-from conformance.study.model import Topic
+from adapters import study
+from adapters.study import formulas, html
+from adapters.study.model import Topic
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BROWSER = next((found for found in map(shutil.which, BROWSERS) if found), None)

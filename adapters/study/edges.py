@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from adapters.study.cases import NAMES, case, number, setting_of
+from adapters.study.clips import listed
+from adapters.study.model import Choice, Fill, Table
+from adapters.study.numbers import exact, ulp_words, ulps
 from conformance.operation import Setting
-from conformance.study.cases import NAMES, case, number, setting_of
-from conformance.study.clips import listed
-from conformance.study.model import Choice, Fill, Table
-from conformance.study.numbers import exact, ulp_words, ulps
 from refimpl import norms
 
 Clip = Callable[[list[Any], float, Setting | None], tuple[list[Any], Any]]

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from conformance.study import prunes
-from conformance.study.cases import case
-from conformance.study.excerpts import excerpt
-from conformance.study.model import Cell, Choice, Control, Fill, Grid, Stage, Stop, Table, Topic
-from conformance.study.numbers import exact, rounded
+from adapters.study import prunes
+from adapters.study.cases import case
+from adapters.study.excerpts import excerpt
+from adapters.study.model import Cell, Choice, Control, Fill, Grid, Stage, Stop, Table, Topic
+from adapters.study.numbers import exact, rounded
 from refimpl import pruning, structured
 
 CASE = "prune.n_m/matrix-last-axis-f32"

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from conformance.study.model import Cell, Control, Grid, Mark, Plot, Stop, Table
-from conformance.study.numbers import exact, rounded
+from adapters.study.model import Cell, Control, Grid, Mark, Plot, Stop, Table
+from adapters.study.numbers import exact, rounded
 
 AMOUNTS = (0.0, 0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0)
 ROUNDINGS = ("half_even", "floor", "ceil", "kept_half_even", "kept_floor")

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from conformance.study.excerpts import excerpt
-from conformance.study.model import Choice, Control, Fill, Mark, Plot, Stage, Stop, Table, Topic
-from conformance.study.numbers import rounded
+from adapters.study.excerpts import excerpt
+from adapters.study.model import Choice, Control, Fill, Mark, Plot, Stage, Stop, Table, Topic
+from adapters.study.numbers import rounded
 from refimpl import clipping, datasets, models, schedules, trainer
 
 SEED, BATCH = 0, 64

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from conformance.study import prunes
-from conformance.study.cases import case
-from conformance.study.excerpts import excerpt
-from conformance.study.model import Choice, Control, Fill, Stage, Stop, Table, Topic
-from conformance.study.numbers import exact
+from adapters.study import prunes
+from adapters.study.cases import case
+from adapters.study.excerpts import excerpt
+from adapters.study.model import Choice, Control, Fill, Stage, Stop, Table, Topic
+from adapters.study.numbers import exact
 from refimpl import clipping, optimizers, trainer
 
 RUNS = {

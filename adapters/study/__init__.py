@@ -1,16 +1,16 @@
 """``secateurs study``: each algorithm step by step, as data that a terminal and a page print alike.
 
-A topic is a list of stages (:mod:`conformance.study.model`); one module a topic builds it by running
-``refimpl`` on a fixture's inputs or on a seeded run, and :mod:`conformance.study.terminal` and
-:mod:`conformance.study.html` show it. This package alone of the suite imports ``refimpl``: it explains
-the canonical code and judges nobody. Its tests hold every number against the oracle.
+A topic is a list of stages (:mod:`adapters.study.model`); one module a topic builds it by running
+``refimpl`` on a fixture's inputs or on a seeded run, and :mod:`adapters.study.terminal` and
+:mod:`adapters.study.html` show it. It explains the canonical code and judges nobody, so it is no part of the
+suite, which imports nothing of ``refimpl``. Its tests hold every number against the oracle.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 
-from conformance.study.model import Topic
+from adapters.study.model import Topic
 
 TOPICS = {
     "value": ("clip_value", "value clip: each element into an interval"),
@@ -41,5 +41,5 @@ TOPICS = {
 def load(name: str) -> Topic:
     """Return a topic by name; KeyError if there is none."""
     module, _, function = TOPICS[name][0].partition(":")
-    topic: Topic = getattr(import_module(f"conformance.study.{module}"), function or "topic")()
+    topic: Topic = getattr(import_module(f"adapters.study.{module}"), function or "topic")()
     return topic

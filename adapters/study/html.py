@@ -13,9 +13,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from conformance import __version__
-from conformance.study import formulas
-from conformance.study.model import (
+from adapters.study import formulas
+from adapters.study.model import (
     Block,
     Cell,
     Control,
@@ -27,6 +26,7 @@ from conformance.study.model import (
     Table,
     Topic,
 )
+from conformance import __version__
 from conformance.templating import TEMPLATES, embedded, environment
 
 LIBRARIES = ("d3.min.js", "plot.umd.min.js")

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from conformance.study import clips, edges
-from conformance.study.cases import case, number
-from conformance.study.clips import angle_words, at_value, cosine_words, direction
-from conformance.study.excerpts import excerpt
-from conformance.study.global_norm_numbers import coefficient
-from conformance.study.model import Choice, Control, Fill, Stage, Stop, Table, Topic
-from conformance.study.numbers import exact
+from adapters.study import clips, edges
+from adapters.study.cases import case, number
+from adapters.study.clips import angle_words, at_value, cosine_words, direction
+from adapters.study.excerpts import excerpt
+from adapters.study.global_norm_numbers import coefficient
+from adapters.study.model import Choice, Control, Fill, Stage, Stop, Table, Topic
+from adapters.study.numbers import exact
 from refimpl import adaptive_clipping, clipping, norms
 
 OPERATION = "clip.unitwise"

@@ -14,7 +14,7 @@ from functools import cache
 
 from latex2mathml.converter import convert
 
-from conformance.study.model import StudyError
+from adapters.study.model import StudyError
 
 SIGNS = {
     "sum": "Σ", "sqrt": "√", "cdot": "·", "times": "×", "le": "≤", "ge": "≥", "ne": "≠", "approx": "≈",
