@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 
 import array_api_compat
 
-from . import numpy_forms
+from . import numpy_forms, numpy_products
 
 Array: TypeAlias = Any
 """Any array-API array. The standard has no common base class, hence ``Any``."""
@@ -174,17 +174,14 @@ def elementwise(xp: Namespace, function: Callable[..., Any], *arrays: Array) -> 
     return numpy_forms.elementwise(function, arrays) if is_numpy(xp) else function(*arrays)
 
 
-def by_rows(xp: Namespace, function: Callable[..., Any], *arrays: Array) -> Any:
-    """Return ``function(*arrays)``, one array, whose entries along the first axis are computed each by itself.
-
-    That is a promise too: the entries may be dealt out to several threads.
-    """
-    return numpy_forms.by_rows(function, arrays) if is_numpy(xp) else function(*arrays)
-
-
 def each(xp: Namespace, function: Callable[..., Any], *lists: Sequence[Array]) -> list[Any]:
     """Return what the function gives for each array, or each pair of several lists, in any order."""
     return numpy_forms.each(function, *lists) if is_numpy(xp) else list(map(function, *lists))
+
+
+def matmul(xp: Namespace, a: Array, b: Array) -> Array:
+    """Return the product of two matrices, whose terms may be added in any order."""
+    return numpy_products.product(a, b) if is_numpy(xp) else xp.matmul(a, b)
 
 
 def any_nan(xp: Namespace, array: Array) -> bool:

@@ -35,9 +35,6 @@ BLOCK = 2**15
 THREADED_FROM = 2**18
 """From so many elements on, more than one thread is worth waking."""
 
-PARTS = 16
-"""Into so many parts rows are divided for threads, however many there are."""
-
 SQUARES_AT_ONCE = 4096
 """So many squares are added in the array's own dtype; their sums are added in float64."""
 
@@ -134,40 +131,21 @@ def elementwise(function: Callable[..., Any], arrays: Sequence[Any]) -> Any:
     if size < 2 * BLOCK or not all(array.flags.c_contiguous for array in arrays):
         return function(*arrays)
     flat = [array.reshape(size) for array in arrays]
-    made = _in_blocks(function, flat, BLOCK, THREADED_FROM // BLOCK)
-    return tuple(result.reshape(arrays[0].shape) for result in made)
-
-
-def by_rows(function: Callable[..., Any], arrays: Sequence[Any]) -> Any:
-    """Return :func:`refimpl.arrays.by_rows` with the rows dealt out to several threads."""
-    first = arrays[0]
-    if numpy_threads.THREADS == 1 or first.ndim == 0 or first.size < max(THREADED_FROM, 1):
-        return function(*arrays)
-    [result] = _in_blocks(lambda *parts: (function(*parts),), arrays, -(-len(first) // PARTS), 1)
-    return result
-
-
-def _in_blocks(
-    function: Callable[..., tuple[Any, ...]], arrays: Sequence[Any], step: int, at_once: int
-) -> list[Any]:
-    """Return what a function makes of arrays, ``step`` rows at a time, ``at_once`` blocks a thread."""
-    rows = len(arrays[0])
-    blocks = function(*[array[:step] for array in arrays])
-    results = [np.empty((rows, *block.shape[1:]), block.dtype) for block in blocks]
-    for result, block in zip(results, blocks, strict=True):
-        result[:step] = block
+    blocks = function(*[array[:BLOCK] for array in flat])
+    results = [np.empty(size, block.dtype) for block in blocks]
 
     def work(starts: range) -> None:
         for start in starts:
-            part = slice(start, start + step)
-            made = function(*[array[part] for array in arrays])
+            made = function(*[array[start : start + BLOCK] for array in flat])
             for result, block in zip(results, made, strict=True):
-                result[part] = block
+                result[start : start + BLOCK] = block
 
-    starts = range(step, rows, step)
+    for result, block in zip(results, blocks, strict=True):
+        result[:BLOCK] = block
+    starts, at_once = range(BLOCK, size, BLOCK), THREADED_FROM // BLOCK
     parts = [starts[i : i + at_once] for i in range(0, len(starts), at_once)]
     numpy_threads.in_parallel(lambda: work, parts)
-    return results
+    return tuple(result.reshape(arrays[0].shape) for result in results)
 
 
 def each(function: Callable[..., Any], *lists: Sequence[Any]) -> list[Any]:

@@ -29,6 +29,9 @@ CACHE = 2**20
 PARTS = 16
 """Into so many parts a batch is divided for threads, however many there are."""
 
+THREADED_FROM = 2**25
+"""From so many multiplications on, more than one thread is worth waking."""
+
 Block = tuple[slice, slice]
 Spread = Callable[[Block, Any], None]
 
@@ -41,7 +44,9 @@ def correlate(
     pads = [(axis.before, axis.after) for axis in (rows, columns)]
     padded = np.pad(x, [(0, 0), *pads, (0, 0)]) if any(map(any, pads)) else x
     windows = _windows(padded, rows, columns)
-    parts = _parts(_blocks(windows.shape, (kh * kw * inner + outer) * x.itemsize))
+    blocks = _blocks(windows.shape, (kh * kw * inner + outer) * x.itemsize)
+    worthwhile = windows.size * outer >= THREADED_FROM
+    parts = _parts(blocks, PARTS if worthwhile else 1)
     flat_weight = np.reshape(weight, (-1, outer))
     y = np.empty((*windows.shape[:3], outer), x.dtype)
     row_bias = None if bias is None else np.tile(bias, columns.outputs)
@@ -177,9 +182,9 @@ def _blocks(shape: tuple[int, ...], size: int) -> list[list[Block]]:
     return [[(slice(i, i + 1), slice(r, r + at_once)) for r in starts] for i in range(images)]
 
 
-def _parts(blocks: list[list[Block]]) -> list[list[Block]]:
-    """Return the blocks in at most PARTS parts; threads never share an image."""
-    step = -(-len(blocks) // PARTS)
+def _parts(blocks: list[list[Block]], count: int) -> list[list[Block]]:
+    """Return the blocks in at most so many parts; threads never share an image."""
+    step = -(-len(blocks) // count)
     return [list(chain(*blocks[i : i + step])) for i in range(0, len(blocks), step)]
 
 

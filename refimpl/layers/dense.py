@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from ..arrays import Array, accumulation_dtype, astype, namespace
+from ..arrays import Array, accumulation_dtype, astype, matmul, namespace
 from .checks import check_real, check_shape, check_upstream
 
 Backprop: TypeAlias = Callable[..., tuple[Array, Array, Array | None]]
@@ -32,14 +32,14 @@ def dense(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, Ba
     work, given = accumulation_dtype(xp, x), x.dtype
     wide_x, wide_weight = astype(xp, x, work), astype(xp, weight, work)
 
-    product = xp.matmul(wide_x, wide_weight)
+    product = matmul(xp, wide_x, wide_weight)
     y = astype(xp, product if bias is None else product + astype(xp, bias, work), given)
 
     def backprop(dy: Array, with_dx: bool = True) -> tuple[Array, Array, Array | None]:
         check_upstream(dy, y)
         wide_dy = astype(xp, dy, work)
-        dx = astype(xp, xp.matmul(wide_dy, wide_weight.T), given) if with_dx else None
-        dweight = xp.matmul(wide_x.T, wide_dy)
+        dx = astype(xp, matmul(xp, wide_dy, wide_weight.T), given) if with_dx else None
+        dweight = matmul(xp, wide_x.T, wide_dy)
         dbias = None if bias is None else astype(xp, xp.sum(wide_dy, axis=0), given)
         return dx, astype(xp, dweight, given), dbias
 

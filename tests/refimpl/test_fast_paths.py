@@ -11,8 +11,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from refimpl import arrays, models, numpy_forms, numpy_threads, optimizers, trainer
-from refimpl.arrays import all_but_smallest, any_nan, present, smallest, where_or_zero
+from refimpl import arrays, models, numpy_forms, numpy_products, numpy_threads, optimizers, trainer
+from refimpl.arrays import all_but_smallest, any_nan, matmul, present, smallest, where_or_zero
 from refimpl.clipping import clip_global_norm, clip_norm, global_norm
 from refimpl.layers import avg_pool2d, conv2d, conv2d_in_cache, relu
 from refimpl.layers.windows import Axis
@@ -296,6 +296,7 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
 def test_conv2d(geometry: str, cache: int, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # 1 byte: one row at a time; 1 KiB: several rows; 4 KiB: one or more images; 1 MiB: all.
     monkeypatch.setattr(conv2d_in_cache, "CACHE", cache)
+    monkeypatch.setattr(conv2d_in_cache, "THREADED_FROM", 0)
     x, weight = normal(30, (5, 7, 8, 3), dtype), normal(31, (3, 2, 3, 4), dtype)
     bias = normal(32, (4,), dtype)
     y, _ = conv2d(x, weight, bias, **GEOMETRIES[geometry])
@@ -518,25 +519,25 @@ def test_optimizers_in_blocks(
         same_bits(one, other)
 
 
-@pytest.mark.parametrize("images", [0, 1, 2, 37])
-def test_rows_dealt_out_to_threads(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numpy_forms, "THREADED_FROM", 0)
-    monkeypatch.setattr(numpy_threads, "THREADS", 2)
-    x = normal(99, (images, 6, 9, 2))
-    x[:, 0, 0] = np.nan
+# Products: the terms of a sum are added in pieces, each sum off by at most its count of roundings.
 
-    def everything() -> list[Any]:
-        y, relu_backprop = relu(x)
-        pooled, tile_backprop = avg_pool2d(y, window=[2, 3])
-        padded, backprop = avg_pool2d(y, window=[3, 2], stride=[2, 1], padding=[[1, 0], [0, 1]])
-        return [
-            y,
-            relu_backprop(x - 1),
-            pooled,
-            tile_backprop(pooled + 1),
-            padded,
-            backprop(padded),
-        ]
 
-    for one, other in zip(everything(), portable(monkeypatch, everything), strict=True):
-        same_bits(one, other)
+@pytest.mark.parametrize(
+    ("rows", "k", "n"),
+    [(700, 5, 3), (5, 700, 3), (5, 3, 701), (64, 64, 64), (37, 41, 43), (0, 700, 3), (700, 0, 3)],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_products_in_pieces(
+    rows: int, k: int, n: int, turned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numpy_products, "SMALL", 1000)
+    a, b = normal(99, (rows, k)), normal(100, (n, k) if turned else (k, n))
+    b = b.T if turned else b
+    exact, size = a.astype(np.float64) @ b, abs(a.astype(np.float64)) @ abs(b)
+    answers = []
+    for threads in (1, 3):
+        monkeypatch.setattr(numpy_threads, "THREADS", threads)
+        answers.append(matmul(np, a, b))
+    same_bits(*answers)
+    assert answers[0].dtype == np.float32
+    assert (abs(answers[0] - exact) <= 2 * k * UNIT["float32"] * size).all()
