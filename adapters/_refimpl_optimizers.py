@@ -18,7 +18,7 @@ operations = Operations()
 def _trajectory(make: Any, params: Tensors, grads: list[Tensors], lr: Any, dials: Any) -> Outputs:
     """Take the steps of an optimiser; ``lr`` is a number, or a list with one per step."""
     rates = lr if isinstance(lr, list) else [lr] * len(grads)
-    optimizer = make(rates[0], **dials)
+    optimizer = make(rates[0] if rates else 0.0, **dials)
     state = optimizer.init(params)
     steps = []
     for rate, step_grads in zip(rates, grads, strict=True):

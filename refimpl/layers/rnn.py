@@ -52,7 +52,7 @@ def rnn(
     def backprop(dy: Array) -> tuple[Array, Array, Array, Array | None, Array]:
         check_upstream(dy, y)
         wide_dy = widen(xp, dy)
-        dxs, dw, du, db = [], xp.zeros_like(w), xp.zeros_like(u), xp.zeros_like(u[0, :])
+        dxs, dw, du, db = [], xp.zeros_like(w), xp.zeros_like(u), xp.zeros_like(xp.sum(u, axis=0))
         later = dh0 = xp.zeros_like(states[0])
         for t in reversed(range(steps)):
             da = (wide_dy[:, t, :] + later) * (1 - states[t + 1] ** 2)

@@ -252,6 +252,19 @@ class TestRnn:
 
             assert_gradient(loss, arguments[index], gradient)
 
+    @pytest.mark.parametrize("empty", range(3), ids=["no example", "no input", "no unit"])
+    def test_an_empty_axis(self, empty: int) -> None:
+        examples, into, width = (
+            0 if axis == empty else size for axis, size in enumerate((2, 3, 4))
+        )
+        arguments = rnn_arguments(examples, 3, into, width)
+        y, backprop = rnn(*arguments)
+        assert y.shape == (examples, 3, width)
+        gradients = backprop(np.ones_like(y))
+        assert [g.shape for g in gradients] == [a.shape for a in arguments]
+        if empty == 0:
+            assert not any(g.any() for g in gradients)
+
     def test_gradients_explode_with_the_powers_of_the_recurrent_weight(self) -> None:
         dy = np.zeros((1, 20, 1))
         dy[0, -1] = 3.0
