@@ -122,26 +122,36 @@ def tensor(*values: Any) -> Tensor:
     return np.array(values, dtype=np.float64)
 
 
+STEP = 0x9E3779B97F4A7C15
+"""What SplitMix64 adds to its state at each draw."""
+
+
 class Stream:
     """A stream of reproducible numbers: SplitMix64 (Steele, Lea & Flood 2014) from a seed."""
 
     def __init__(self, seed: int) -> None:
         """Start the stream of a seed."""
-        self.state = (seed * 0x9E3779B97F4A7C15 + 0x1234567) % 2**64
+        self.state = (seed * STEP + 0x1234567) % 2**64
 
     def bits(self) -> int:
         """Return the next 64 random bits."""
-        self.state = (self.state + 0x9E3779B97F4A7C15) % 2**64
-        z = self.state
-        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-        z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
-        return z ^ (z >> 31)
+        return int(self.words(1)[0])
+
+    def words(self, count: int) -> Tensor:
+        """Return the next numbers of 64 random bits as uint64."""
+        # The state after k draws is known beforehand, so that all are drawn at once.
+        z = np.uint64(self.state) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(STEP)
+        self.state = (self.state + count * STEP) % 2**64
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return np.asarray(z ^ (z >> np.uint64(31)))
 
     def uniform(self, *shape: int, low: float = -1.0, high: float = 1.0) -> Tensor:
         """Return numbers spread evenly over [low, high)."""
-        count = int(np.prod(shape, dtype=np.int64))
-        unit = np.array([(self.bits() >> 11) * 2.0**-53 for _ in range(count)], dtype=np.float64)
-        return (low + (high - low) * unit).reshape(shape)
+        words = self.words(int(np.prod(shape, dtype=np.int64)))
+        # 53 of the bits: every such number is a float64
+        unit = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return np.asarray(low + (high - low) * unit).reshape(shape)
 
     def spread(self, *shape: int, low: float = 1e-3, high: float = 1e3) -> Tensor:
         """Return numbers of either sign whose exponents are spread evenly: |x| in [low, high)."""
@@ -153,12 +163,13 @@ class Stream:
     def integers(self, *shape: int, below: int) -> Tensor:
         """Return integers of [0, below) as int64."""
         count = int(np.prod(shape, dtype=np.int64))
-        return np.array([self.bits() % below for _ in range(count)], np.int64).reshape(shape)
+        return (self.words(count) % np.uint64(below)).astype(np.int64).reshape(shape)
 
     def permutation(self, count: int) -> list[int]:
         """Return the numbers 0 … count-1 in random order (Fisher-Yates)."""
         order = list(range(count))
-        for i in range(count - 1, 0, -1):
-            j = self.bits() % (i + 1)
+        words = self.words(max(count - 1, 0)).tolist()
+        for i, word in zip(range(count - 1, 0, -1), words, strict=True):
+            j = word % (i + 1)
             order[i], order[j] = order[j], order[i]
         return order

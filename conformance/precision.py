@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.cases import Case
+from conformance.cases import Case, Stream
 from conformance.formats import Tensor, name_of, ulp
 from conformance.operation import Operation, sizes
 from conformance.operations import load
@@ -88,17 +88,6 @@ def worst(measures: Iterable[Measure]) -> Measure | None:
     return max(measures, key=lambda m: (CLASSES.index(m.name), m.ulps), default=None)
 
 
-def uniform(seed: int, count: int) -> Tensor:
-    """Return ``Stream(seed).uniform(count)``, a million of them in milliseconds."""
-    start = np.uint64((seed * 0x9E3779B97F4A7C15 + 0x1234567) % 2**64)
-    with np.errstate(over="ignore"):
-        z = start + np.uint64(0x9E3779B97F4A7C15) * np.arange(1, count + 1, dtype=np.uint64)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    return -1.0 + 2.0 * ((z >> np.uint64(11)).astype(np.float64) * 2.0**-53)
-
-
 # --- sums of a million numbers ----------------------------------------------------------------
 
 
@@ -135,7 +124,7 @@ class Probe:
 
 
 def _million(seed: int) -> Tensor:
-    return uniform(seed, COUNT).astype(np.float32)
+    return Stream(seed).uniform(COUNT).astype(np.float32)
 
 
 def _norm(inputs: dict[str, Any]) -> float:

@@ -6,6 +6,7 @@ import json
 import math
 import shlex
 import sys
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from conformance.cases import Case, Stream
 from conformance.cli import main
 from conformance.judge import Verdict, judge
 from conformance.operations import load
-from conformance.precision import PROBES, Measure, classify, uniform
+from conformance.precision import PROBES, Measure, classify
 from conformance.protocol import Implementation
 from conformance.runner import Run
 
@@ -44,13 +45,34 @@ def test_classes_by_their_bounds(ulps: float, roundings: int, name: str) -> None
     assert classify(ulps, roundings) == name
 
 
-def test_the_numbers_are_those_of_the_stream() -> None:
-    assert np.array_equal(uniform(9, 50), Stream(9).uniform(50))
-    assert uniform(9, 3)[0] != uniform(10, 3)[0]
+def _splitmix64(state: int) -> Iterator[int]:
+    """Yield the numbers of Steele, Lea & Flood's generator, one at a time as they define it."""
+    while True:
+        state = (state + 0x9E3779B97F4A7C15) % 2**64
+        z = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+        yield z ^ (z >> 31)
+
+
+def test_a_stream_is_splitmix64_however_many_are_drawn_at_once() -> None:
+    words = _splitmix64((9 * 0x9E3779B97F4A7C15 + 0x1234567) % 2**64)
+    stream = Stream(9)
+    assert stream.bits() == next(words)
+    drawn = stream.uniform(7, 3, low=-1.0, high=3.0)
+    assert drawn.ravel().tolist() == [-1 + 4 * ((next(words) >> 11) * 2.0**-53) for _ in range(21)]
+    assert stream.integers(5, below=13).tolist() == [next(words) % 13 for _ in range(5)]
+    assert stream.uniform(0).shape == (0,)
+    assert stream.bits() == next(words)
+    # SplitMix64 from the seed 1234567, the numbers that its author's C program prints
+    known = Stream(0)
+    known.state = 1234567
+    assert [known.bits() for _ in range(3)] == [
+        6457827717110365317, 3203168211198807973, 9817491932198370423,
+    ]  # fmt: skip
 
 
 def test_expected_sums_are_exact() -> None:
-    grads = uniform(5, 300).astype(np.float32)
+    grads = Stream(5).uniform(300).astype(np.float32)
     squares = sum(Fraction(float(x)) ** 2 for x in grads)
     norm = PROBES[0].exact({"grads": [grads]})
     assert abs(Fraction(norm) ** 2 / squares - 1) < 2**-51
