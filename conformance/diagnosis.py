@@ -30,6 +30,8 @@ EPSILONS = (1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 """What libraries add to denominators; tried wherever a dial is a small number."""
 SAMPLE = 12
 ALTERNATIVES = 3
+REASONS = 4
+"""Of what an implementation should have refused, so many kinds are told."""
 
 
 @dataclass(frozen=True)
@@ -299,7 +301,8 @@ def _assembled(evidence: _Evidence, mistakes: list[Hypothesis]) -> list[Hypothes
     except _Late:
         pass
     gained = score - len(evidence.passing)
-    if not gained or 2 * gained < len(evidence.failing):
+    # What it should have refused says nothing against what explains its answers.
+    if not gained or 2 * gained < len(evidence.strict or evidence.failing):
         return []
     return [_simplified(evidence, best)]
 
@@ -361,8 +364,10 @@ def _tell(evidence: _Evidence, failing: list[Verdict], found: list[Hypothesis]) 
     if others and found:
         sentence += f" in {explained} of {len(failing)} failing cases"
     if unrefused:
-        reasons = [v.message.removeprefix("must be refused: ") for v in unrefused]
-        why = "; ".join(dict.fromkeys(reasons))
+        messages = [v.message.removeprefix("must be refused: ") for v in unrefused]
+        reasons = list(dict.fromkeys(messages))
+        more = len(reasons) - REASONS
+        why = "; ".join([*reasons[:REASONS], *([f"and {more} more"] if more > 0 else [])])
         lacking = f"does not refuse what must be refused ({_cases(unrefused)}): {why}"
         sentence = f"{sentence}; it {lacking}" if sentence else lacking
     if others and not found:

@@ -184,6 +184,26 @@ def test_what_is_not_refused_is_said_beside_a_convention() -> None:
     assert found.case == ""
 
 
+def test_what_is_not_refused_says_nothing_against_a_mistake() -> None:
+    def careless(
+        begin: int, end: int, initial: float, final: float, power: float, frequency: int, steps: int
+    ) -> Any:
+        at = range(steps)
+        progress = [min(max((t - begin) / max(end - begin, 1), 0.0), 1.0) for t in at]
+        values = [final + (initial - final) * (1 - p) ** power for p in progress]
+        late = [0.0 if t < begin else value for t, value in zip(at, values, strict=True)]
+        due = [begin <= t <= end and ((t - begin) % frequency == 0 or t == end) for t in at]
+        return {"sparsity": np.array(late), "updates": np.array(due, np.int32)}
+
+    name = "schedule.polynomial"
+    found = diagnose(load(name), {}, verdicts(name, careless, {}, select([name])))
+    assert found is not None
+    assert found.mistake == "zero before begin"
+    assert "; it does not refuse what must be refused" in found.sentence
+    # What is left is another mistake: a schedule of one step ends at its start.
+    assert "begin-is-end" in found.case
+
+
 def doubled(grads: list[Any], max_norm: float, ord: float = 2) -> Any:
     clipped, total = clip(grads, max_norm, ord)
     return [None if g is None else 2 * g for g in clipped], total

@@ -260,7 +260,7 @@ class TestRnn:
         arguments = rnn_arguments(examples, 3, into, width)
         y, backprop = rnn(*arguments)
         assert y.shape == (examples, 3, width)
-        gradients = backprop(np.ones_like(y))
+        gradients = [np.asarray(gradient) for gradient in backprop(np.ones_like(y))]
         assert [g.shape for g in gradients] == [a.shape for a in arguments]
         if empty == 0:
             assert not any(g.any() for g in gradients)
