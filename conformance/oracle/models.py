@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from conformance.cases import Stream
-from conformance.exact import ctx
+from conformance.exact import Reject, ctx
 from conformance.oracle import activations, layers
 from conformance.oracle.windows import Axis, place
 
@@ -267,6 +267,14 @@ LAYERS: dict[str, tuple[int, Callable[..., tuple[Array, Back]]]] = {
 }
 """Each layer: the number of its parameters, and its function."""
 
+RANKS = {
+    "layer.dense": (2, 1),
+    "layer.conv2d": (4, 1),
+    "layer.batch_norm": (1, 1),
+    "layer.rnn": (2, 2, 1),
+}
+"""How many axes the parameters of a layer have; the last axis of each is that of the units."""
+
 
 def forward(
     model: Sequence[Description], params: Sequence[Array], x: Array, noise: Noise,
@@ -279,6 +287,11 @@ def forward(
     for layer in model:
         count, function = LAYERS[layer["operation"]]
         own, remaining = remaining[:count], remaining[count:]
+        for parameter, rank in zip(own, RANKS.get(layer["operation"], ()), strict=True):
+            # Else it would be broadcast against the others to some shape or other.
+            if parameter.ndim != rank or parameter.shape[-1] != own[0].shape[-1]:
+                shape = tuple(parameter.shape)
+                raise Reject(f"a parameter of {layer['operation']} has the shape {shape}")
         x, back = function(layer, own, x, noise, sides, given)
         backs.append(back)
     return x, backs, sides

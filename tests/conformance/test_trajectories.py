@@ -11,6 +11,7 @@ import pytest
 from conformance import digits, fixtures
 from conformance.cases import Case
 from conformance.compare import compare, differs
+from conformance.exact import Reject
 from conformance.judge import map_outputs
 from conformance.operation import Expectation
 from conformance.operations import load, train_trajectory
@@ -219,3 +220,14 @@ def test_digits_are_those_of_scikit_learn() -> None:
     assert images.shape == (1797, 8, 8, 1)
     assert labels.shape == (1797,)
     assert images.max() == 1.0
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_parameter_of_another_shape_is_refused_not_broadcast(index: int) -> None:
+    model = [{"operation": "layer.dense", "units": 3}]
+    params = [np.ones((2, 3)), np.ones(3)]
+    x = np.array([[1.0, -2.0], [0.5, 4.0]])
+    assert models.forward(model, params, x, models.EXACTLY)[0].shape == (2, 3)
+    params[index] = params[index][None]
+    with pytest.raises(Reject, match=r"a parameter of layer\.dense has the shape \(1, "):
+        models.forward(model, params, x, models.EXACTLY)
