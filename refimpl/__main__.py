@@ -19,7 +19,7 @@ from . import checkpoints, datasets, models, trainer
 from .arrays import namespace
 from .backends import BACKENDS, Backend, Unavailable, backend
 
-WRONG_USAGE, NOT_STARTED = 2, 3
+WRONG_USAGE, NOT_STARTED, INTERRUPTED = 2, 3, 130
 PROGRAMS = {
     "recipe": ".recipes.command",
     "compress": ".compress",
@@ -82,8 +82,12 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run a command; one line on standard error if something is wrong."""
     if arguments and arguments[0] in PROGRAMS:
-        # Each is imported only by those who want it.
-        return int(import_module(PROGRAMS[arguments[0]], "refimpl").main(arguments[1:]))
+        try:
+            # Each is imported only by those who want it.
+            return int(import_module(PROGRAMS[arguments[0]], "refimpl").main(arguments[1:]))
+        except KeyboardInterrupt as stop:
+            print(f"secateurs: {stop or 'interrupted'}", file=sys.stderr)
+            return INTERRUPTED
     if not arguments or arguments[0] != "train":
         names = "|".join(["train", *PROGRAMS])
         print(f"usage: python -m refimpl {names} [--help]", file=sys.stderr)

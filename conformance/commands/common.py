@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,7 +15,9 @@ import click
 
 from conformance.operations import matching, names
 
-DIFFERENT, WRONG_USAGE, NOT_STARTED = 1, 2, 3
+DIFFERENT, WRONG_USAGE, NOT_STARTED, INTERRUPTED = 1, 2, 3, 130
+GRACE = 5.0
+"""Seconds in which a program that was interrupted may say what it has done."""
 
 
 class Failure(click.ClickException):
@@ -81,3 +85,19 @@ def write_whole(path: Path, text: str) -> None:
     except OSError as error:
         os.unlink(part.name)
         raise Failure(f"cannot write {path}: {error.strerror}") from None
+
+
+def program(module: str, *arguments: str) -> int:
+    """Run one of our programs in a process of its own; return its exit code.
+
+    Who presses Ctrl-C interrupts both; then the program says so, and nobody else.
+    """
+    with subprocess.Popen([sys.executable, "-m", module, *arguments]) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            try:
+                process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            return INTERRUPTED

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import click
+
+from conformance.commands.common import program
 
 
 @click.command(
@@ -16,5 +15,4 @@ import click
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def compress(arguments: tuple[str, ...]) -> int:
     """Remove what is pruned, write the model in several forms, and report bytes, time and accuracy."""
-    command = [sys.executable, "-m", "refimpl", "compress", *arguments]
-    return subprocess.run(command).returncode
+    return program("refimpl", "compress", *arguments)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -12,9 +11,8 @@ from typing import Any
 
 import click
 
-from conformance.commands.common import Failure
+from conformance.commands.common import DIFFERENT, NOT_STARTED, Failure, program
 
-DIFFERENT, NOT_STARTED = 1, 3
 FRAMEWORKS = ("torch", "tensorflow")
 DIALECTS = {
     "torch": {"clip.global_norm": {"eps_at": "denominator", "eps": 1e-6}},
@@ -53,8 +51,8 @@ def recipe(frameworks: Sequence[str], arguments: tuple[str, ...]) -> int:
     if "--claim" in arguments[:-1]:
         claim = arguments[arguments.index("--claim") + 1]
         if claim in FRAMEWORK_CLAIMS.get(name, ()):
-            return _run("adapters._recipes_claims", name, claim)
-    code = _run("refimpl", "recipe", *arguments)
+            return program("adapters._recipes_claims", name, claim)
+    code = program("refimpl", "recipe", *arguments)
     if not arguments or "--help" in arguments or "-h" in arguments:
         click.echo(
             "\n--with torch|tensorflow  repeat a short run in that framework, compare every step"
@@ -72,10 +70,10 @@ def _twins(frameworks: Sequence[str], arguments: Sequence[str]) -> int:
         for framework in frameworks:
             dialect = json.dumps(DIALECTS[framework])
             own = ("recipe", *arguments, "--script", str(script), "--dialect", dialect)
-            code = _run("refimpl", *own)
+            code = program("refimpl", *own)
             if code:
                 return code
-            if _run("adapters._recipes", framework, str(script), str(other)):
+            if program("adapters._recipes", framework, str(script), str(other)):
                 raise Failure(f"{framework} could not be run", NOT_STARTED)
             rows = recipes.compare(recipes.load(script), recipes.load(other), _progress)
             worst = max(worst, _show(framework, rows))
@@ -102,7 +100,3 @@ def _show(framework: str, rows: Sequence[Any]) -> int:
 def _progress(line: str) -> None:
     if sys.stderr.isatty():
         click.echo(f"\r\033[K{line}", nl=False, err=True)
-
-
-def _run(module: str, *arguments: str) -> int:
-    return subprocess.run([sys.executable, "-m", module, *arguments]).returncode

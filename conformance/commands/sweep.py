@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import click
+
+from conformance.commands.common import program
 
 
 @click.command(
@@ -16,5 +15,4 @@ import click
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def sweep(arguments: tuple[str, ...]) -> int:
     """Measure how accuracy depends on a threshold, choose one by cross-validation, and compare schedules."""
-    command = [sys.executable, "-m", "refimpl", "sweep", *arguments]
-    return subprocess.run(command).returncode
+    return program("refimpl", "sweep", *arguments)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import click
+
+from conformance.commands.common import program
 
 
 @click.command(
@@ -20,6 +19,4 @@ def train(arguments: tuple[str, ...]) -> None:
     The suite imports nothing of refimpl, so the trainer runs in a process of its own; its exit code
     is passed on: 0, 2 for wrong usage, 3 where the backend or its device is not there.
     """
-    raise SystemExit(
-        subprocess.run([sys.executable, "-m", "refimpl", "train", *arguments]).returncode
-    )
+    raise SystemExit(program("refimpl", "train", *arguments))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 WIDTH, HEIGHT = 56, 12
-MARKS = "●○▲△■□"
+MARKS = "●○▲△■□◆◇▼▽"
 NO_MATPLOTLIB = "matplotlib is not installed (pip install 'secateurs[plots]')"
 
 
@@ -71,13 +71,19 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over a common axis."""
+    """Lines over a common axis.
+
+    Where ``names`` is given x is a place among them. A logarithmic x axis shows what is not above 0 at
+    its left end.
+    """
 
     title: str
     x: str
     y: str
     series: Sequence[Series]
     log_y: bool = False
+    log_x: bool = False
+    names: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -150,33 +156,47 @@ def table_text(table: Table) -> str:
 
 def chart_text(chart: Chart) -> str:
     """Return a chart drawn with characters."""
-
-    def height(y: float) -> float:
-        return math.log10(max(y, 1e-30)) if chart.log_y else y
-
+    marked = list(zip(MARKS * 3, chart.series, strict=False))
     usable = [
-        (mark, x, height(y))
-        for mark, series in zip(MARKS * 3, chart.series, strict=False)
+        (mark, x, math.log10(y) if chart.log_y else y)
+        for mark, series in marked
         for x, y, _ in series.points
         if math.isfinite(y) and not (chart.log_y and y <= 0)
     ]
     if not usable:
         return chart.title
+    xs = [x for _, x, _ in usable]
+    across = _across(chart, xs)
     low, high = min(p[2] for p in usable), max(p[2] for p in usable)
-    left, right = min(p[1] for p in usable), max(p[1] for p in usable)
+    left, right = min(across.values()), max(across.values())
     grid = [[" "] * WIDTH for _ in range(HEIGHT)]
     for mark, x, y in usable:
-        column = round((x - left) / ((right - left) or 1) * (WIDTH - 1))
+        column = round((across[x] - left) / ((right - left) or 1) * (WIDTH - 1))
         row = round((high - y) / ((high - low) or 1) * (HEIGHT - 1))
         grid[row][column] = mark
     ends = [f"{10**v if chart.log_y else v:.4g}" for v in (high, low)]
     margin = max(map(len, ends))
     labels = [ends[0], *[""] * (HEIGHT - 2), ends[1]]
     lines = [f"{label:>{margin}} │{''.join(row)}" for label, row in zip(labels, grid, strict=True)]
-    legend = "  ".join(f"{m} {s.name}" for m, s in zip(MARKS * 3, chart.series, strict=False))
-    axis = f"{left:.4g}".ljust(WIDTH - 8) + f"{right:.4g}".rjust(8)
+    legend = "  ".join(f"{mark} {series.name}" for mark, series in marked)
+    axis = f"{min(xs):.4g}".ljust(WIDTH - 8) + f"{max(xs):.4g}".rjust(8)
     lines += [" " * margin + " └" + "─" * WIDTH, " " * (margin + 2) + axis]
-    return "\n".join([f"{chart.title}  ({chart.y} over {chart.x})", *lines, legend])
+    if chart.names:
+        lines.append(" · ".join(f"{i} {name}" for i, name in enumerate(chart.names)))
+    scale = ", logarithmic" if chart.log_x else ""
+    return "\n".join([f"{chart.title}  ({chart.y} over {chart.x}{scale})", *lines, legend])
+
+
+def _across(chart: Chart, xs: Sequence[float]) -> dict[float, float]:
+    """Return where each x stands on the axis."""
+    if not chart.log_x:
+        return {x: x for x in xs}
+    positive = [math.log10(x) for x in xs if x > 0]
+    # nothing has no logarithm: it stands a little to the left of all
+    least = min(positive, default=0.0) - 0.15 * (
+        max(positive, default=1.0) - min(positive, default=0.0)
+    )
+    return {x: math.log10(x) if x > 0 else least for x in xs}
 
 
 def plot(charts: Sequence[Chart], path: Path) -> None:
@@ -187,21 +207,34 @@ def plot(charts: Sequence[Chart], path: Path) -> None:
         1, len(charts), figsize=(6.0 * len(charts), 4.2), squeeze=False, layout="constrained"
     )
     for chart, ax in zip(charts, axes[0], strict=True):
-        for series in chart.series:
-            xs, ys, errors = ([p[i] for p in series.points] for i in range(3))
-            bars = None if any(math.isnan(e) for e in errors) else errors
-            if len(xs) > 40:
-                ax.plot(xs, ys, label=series.name, linewidth=1)
-            else:
-                ax.errorbar(xs, ys, bars, label=series.name, marker="o", markersize=4, capsize=3)
-        if chart.log_y:
-            ax.set_yscale("log")
-        ax.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
-        ax.grid(alpha=0.3)
-        ax.legend()
+        _draw(chart, ax)
     # The name is that of a temporary file: what kind of picture it is, its last part says.
     figure.savefig(path, dpi=120, format=path.suffix.lstrip(".") or "png")
     pyplot.close(figure)
+
+
+def _draw(chart: Chart, ax: Any) -> None:
+    for series in chart.series:
+        xs, ys, errors = ([p[i] for p in series.points] for i in range(3))
+        bars = None if any(math.isnan(e) for e in errors) else errors
+        if len(xs) > 40:
+            ax.plot(xs, ys, label=series.name, linewidth=1)
+        else:
+            line = "none" if chart.names else "-"
+            ax.errorbar(
+                xs, ys, bars, label=series.name, marker="o", markersize=4, capsize=3, linestyle=line
+            )
+    if chart.log_y:
+        ax.set_yscale("log")
+    if chart.log_x:
+        positive = [p[0] for series in chart.series for p in series.points if p[0] > 0]
+        ax.set_xscale("symlog", linthresh=min(positive, default=1.0), linscale=0.3)
+    if chart.names:
+        ax.set_xticks(range(len(chart.names)), chart.names, rotation=30, ha="right")
+    ax.set(title=chart.title, xlabel="" if chart.names else chart.x, ylabel=chart.y)
+    ax.grid(alpha=0.3)
+    if len(chart.series) > 1:
+        ax.legend()
 
 
 def as_json(report: Report) -> str:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from .. import models, trainer
+from ..clipping import clip_norm
 from ..pruning import prune_fraction, prune_threshold
+from ..regularization import prox_l1
 from ..scores import magnitude
 from ..trainer import Plan, State
 from . import a1, a2, training
 from .training import Data, Part
 
 METHODS = (
-    "dense", "one-shot", "one-shot, fine-tuned", "gradual", "iterative", "iterative, fine-tuned",
-    "lottery ticket",
+    "dense", "one-shot", "one-shot, fine-tuned", "gradual", "gradual, fine-tuned", "iterative",
+    "iterative, fine-tuned", "lottery ticket",
 )  # fmt: skip
-AMOUNT, ROUNDS = 0.9, 3
-SGD = {"operation": "optim.sgd", "lr": 0.1}
+ROUNDS = 3
+NO_CLIP = "none"
+SGD: dict[str, Any] = {"operation": "optim.sgd", "lr": 0.1}
 
 
 def network(name: str, shape: tuple[int, ...]) -> Any:
@@ -48,6 +51,8 @@ class Trial:
     epochs: int
     seed: int
     layer: int | None
+    amount: float = 0.9
+    """The sparsity that all methods reach."""
 
     def measure(self, data: Data, part: Part, value: Any) -> dict[str, float]:
         """Train on the training part with a candidate; return accuracy on ``part`` and sparsity."""
@@ -58,7 +63,7 @@ class Trial:
         if self.what == "methods":
             params = METHOD_RUNS[value](self, data, model, chosen)
         elif self.what in ("clip", "lambda"):
-            params = self._whole(data, model, _varied(self.what, value))
+            params = self._whole(data, model, chosen, value)
         else:
             dense = _dense(self, data, model)
             masks = _masks(dense, chosen, **{self.what: value})
@@ -88,14 +93,32 @@ class Trial:
         """Return the initial parameters."""
         return models.initial_params(model, data.shape, self.seed)
 
-    def _whole(self, data: Data, model: Any, plan: Plan) -> Any:
-        return self.fit(model, plan, trainer.start(plan, self.initial(model, data)), data, 0).params
+    def _whole(self, data: Data, model: Any, chosen: list[int], value: Any) -> Any:
+        """Train with a clip, or with proximal steps on the chosen weights; return the parameters."""
+        plan, only = Plan(SGD), self.layer is not None
+        if self.what == "clip" and value != NO_CLIP and not only:
+            plan = Plan(SGD, clip={"operation": "clip.global_norm", "max_norm": value})
+        state = trainer.start(plan, self.initial(model, data))
+        for step in training.batches(data.train, 32, self.epochs, self.seed):
+            ((x, labels),) = step
+            y, backprop = models.forward(model, state.params, x)
+            _, loss_gradient = models.loss(training.CROSS_ENTROPY, y, labels)
+            _, grads = backprop(loss_gradient())
+            if self.what == "clip" and value != NO_CLIP and only:
+                clipped, _ = clip_norm([grads[i] for i in chosen], value)
+                grads = _put(grads, chosen, clipped)
+            state = trainer.train_step(plan, state, [grads])
+            if self.what == "lambda":
+                weights = [state.params[i] for i in chosen]
+                shrunk = prox_l1(weights, value, step=SGD["lr"])
+                state = replace(state, params=_put(state.params, chosen, shrunk))
+        return state.params
 
 
-def _varied(what: str, value: float) -> Plan:
-    if what == "clip":
-        return Plan(SGD, clip={"operation": "clip.global_norm", "max_norm": value})
-    return Plan(SGD, prox={"operation": "prox.l1", "strength": value})
+def _put(tensors: Sequence[Any], chosen: list[int], new: Sequence[Any]) -> list[Any]:
+    """Return the tensors with the chosen ones replaced."""
+    among = dict(zip(chosen, new, strict=True))
+    return [among.get(i, tensor) for i, tensor in enumerate(tensors)]
 
 
 @lru_cache(maxsize=1)
@@ -134,23 +157,24 @@ def dense(trial: Trial, data: Data, model: Any, chosen: list[int]) -> Any:
 def one_shot(trial: Trial, data: Data, model: Any, chosen: list[int]) -> Any:
     """Train for the whole budget, then prune and stop."""
     params = dense(trial, data, model, chosen)
-    masks = _masks(params, chosen, amount=AMOUNT)
+    masks = _masks(params, chosen, amount=trial.amount)
     return training.pruned(Plan(SGD), params, masks).params
 
 
 def one_shot_tuned(trial: Trial, data: Data, model: Any, chosen: list[int]) -> Any:
     """Train, prune once, fine-tune."""
     params = _dense(trial, data, model)
-    start = training.pruned(Plan(SGD), params, _masks(params, chosen, amount=AMOUNT))
+    start = training.pruned(Plan(SGD), params, _masks(params, chosen, amount=trial.amount))
     return trial.fit(model, Plan(SGD), start, data, 1).params
 
 
-def gradual(trial: Trial, data: Data, model: Any, chosen: list[int]) -> Any:
-    """Train, then prune along a cubic schedule that ends half way through the second stage."""
+def gradual(trial: Trial, data: Data, model: Any, chosen: list[int], share: float) -> Any:
+    """Train, then prune along a cubic schedule that takes a share of the second stage."""
     steps = trial.epochs * -(-len(data.train.labels) // 32)
+    end = max(1, round(share * (steps - 1)))
     schedule = {
-        "operation": "schedule.polynomial", "initial": 0.0, "final": AMOUNT, "begin": 0,
-        "end": max(1, steps // 2), "frequency": max(1, steps // 40), "power": 3.0,
+        "operation": "schedule.polynomial", "initial": 0.0, "final": trial.amount, "begin": 0,
+        "end": end, "frequency": max(1, end // 20), "power": 3.0,
     }  # fmt: skip
     prune = {
         "score": "score.magnitude",
@@ -166,7 +190,7 @@ def gradual(trial: Trial, data: Data, model: Any, chosen: list[int]) -> Any:
 def iterative(trial: Trial, data: Data, model: Any, chosen: list[int], *, last: bool = True) -> Any:
     """Prune the same share of what is left in each round; the rounds share the second stage."""
     params, state = _dense(trial, data, model), None
-    left = (1 - AMOUNT) ** (1 / ROUNDS)
+    left = (1 - trial.amount) ** (1 / ROUNDS)
     for step in range(1, ROUNDS + 1):
         params = params if state is None else state.params
         state = training.pruned(Plan(SGD), params, _masks(params, chosen, amount=1 - left**step))
@@ -179,17 +203,18 @@ def iterative(trial: Trial, data: Data, model: Any, chosen: list[int], *, last: 
 
 def lottery(trial: Trial, data: Data, model: Any, chosen: list[int]) -> Any:
     """Train, prune, put what is left back to its initial value, train again (Frankle & Carbin 2019)."""
-    masks = _masks(_dense(trial, data, model), chosen, amount=AMOUNT)
+    masks = _masks(_dense(trial, data, model), chosen, amount=trial.amount)
     start = training.pruned(Plan(SGD), trial.initial(model, data), masks)
     return trial.fit(model, Plan(SGD), start, data, 1).params
 
 
-METHOD_RUNS = {
+METHOD_RUNS: dict[str, Callable[[Trial, Data, Any, list[int]], Any]] = {
     "dense": dense,
     "one-shot": one_shot,
     "one-shot, fine-tuned": one_shot_tuned,
-    "gradual": gradual,
+    "gradual": partial(gradual, share=1.0),
+    "gradual, fine-tuned": partial(gradual, share=0.5),
     "iterative, fine-tuned": iterative,
-    "iterative": lambda *given: iterative(*given, last=False),
+    "iterative": partial(iterative, last=False),
     "lottery ticket": lottery,
 }
