@@ -130,7 +130,8 @@ class Operation:
     outputs: dict[str, str]
     params: tuple[Param, ...]
     oracle: Oracle
-    tolerance: Callable[[dict[str, Any], dict[str, Any]], dict[str, int]]
+    tolerance: Callable[[dict[str, Any], dict[str, Any]], Mapping[str, Any]]
+    """ULP allowed per output: one number for all its tensors, or a list with one for each."""
     tolerance_why: str
     flags: dict[str, Flag]
     cases: Callable[[Cases], None]
@@ -187,8 +188,7 @@ class Operation:
             return Expectation(rejects=str(refusal))
         allowed = self.tolerance(inputs, settings)
         outputs = {
-            name: map_tensors(partial(_leaf, ulp=allowed[name], flushing=flushing), result)
-            for name, result in results.items()
+            name: _leaves(result, allowed[name], flushing) for name, result in results.items()
         }
         return Expectation(outputs)
 
@@ -207,6 +207,13 @@ class Operation:
                     f"{self.id}/{case.id}: unknown flag or constraint {sorted(unknown)}"
                 )
         return cases.made
+
+
+def _leaves(results: Any, allowed: Any, flushing: bool) -> Any:
+    if isinstance(allowed, list):
+        pairs = zip(results, allowed, strict=True)
+        return [_leaves(result, ulp, flushing) for result, ulp in pairs]
+    return map_tensors(partial(_leaf, ulp=allowed, flushing=flushing), results)
 
 
 def _leaf(result: Value | Tensor, ulp: int, flushing: bool) -> Leaf:

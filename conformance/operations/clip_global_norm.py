@@ -30,13 +30,14 @@ def oracle(inputs: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     return {"grads": map_tensors(clipped, inputs["grads"]), "total_norm": total_norm}
 
 
-def tolerance(inputs: dict[str, Any], settings: dict[str, Any]) -> dict[str, int]:
+def tolerance(inputs: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """ULP allowed per output; the derivation is ``clipping.TOLERANCE_WHY``."""
     grads = inputs["grads"]
     present = [g for g in grads if g is not None]
     scalings = max((clipping.times(g, present, settings) for g in present), default=1)
+    each = clipping.each_grad_ulps(grads, settings)
     return {
-        "grads": scalings * clipping.grad_ulps(grads, settings),
+        "grads": [None if ulps is None else scalings * ulps for ulps in each],
         "total_norm": clipping.norm_ulps(grads, settings),
     }
 

@@ -99,22 +99,26 @@ def _reported(grads: list[Any], norms: list[Any], examples: int, settings: Setti
     return Value(rows[0] if len(grads) else full((0,)), dtype)
 
 
-def tolerance(inputs: dict[str, Any], settings: Settings) -> dict[str, int]:
-    """ULP allowed per output; the derivation is TOLERANCE_WHY."""
+def tolerance(inputs: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """ULP allowed of each tensor, and of the norms; the derivation is TOLERANCE_WHY."""
     settings = _of_a_norm(settings)
     present = [g for g in inputs["grads"] if g is not None and g.size]
-    if not present:
-        return {"grads": 0, "norms": 0}
-    together = [present] if settings["scope"] == "all" else [[g] for g in present]
-    examples = [
-        [np.asarray(g[b]) for g in some] for some in together for b in range(len(present[0]))
-    ]
-    norms = max(clipping.norm_ulps(one, settings) for one in examples)
-    scaled = max(clipping.grad_ulps(one, settings) for one in examples)
-    sums = len(present[0]) + 1
-    if max(FLOATS[g.dtype.name].precision for g in present) < 24:
-        sums = ceil(sums * 2.0**-8) + 3
-    return {"grads": scaled + sums, "norms": norms}
+
+    def examples(together: list[Tensor]) -> list[list[Tensor]]:
+        return [[np.asarray(g[b]) for g in together] for b in range(len(together[0]))]
+
+    def allowed(g: Tensor | None) -> int:
+        if g is None or not g.size:
+            return 0
+        mine = examples(present if settings["scope"] == "all" else [g])
+        sums = len(g) + 1
+        if FLOATS[g.dtype.name].precision < 24:
+            sums = ceil(sums * 2.0**-8) + 3
+        return max(clipping.grad_ulps(one, settings, g.dtype.name) for one in mine) + sums
+
+    lists = [present] if settings["scope"] == "all" and present else [[g] for g in present]
+    norms = (clipping.norm_ulps(one, settings) for some in lists for one in examples(some))
+    return {"grads": [allowed(g) for g in inputs["grads"]], "norms": max(norms, default=0)}
 
 
 TOLERANCE_WHY = (

@@ -103,6 +103,7 @@ TOLERANCE_WHY = (
     " c/n: rounding c, dividing (two factors against underflow) and multiplying add 4 to the error of n."
     " A modulus is the root of two squares: they count as two, and the root adds 2."
     " Sums of 16-bit gradients run in float32, where N·u is 2^13 (float16) or 2^16 (bfloat16) times smaller."
+    " Where a list mixes dtypes the norm is one number: its error is fewer ULP of a narrower gradient."
 )
 
 
@@ -263,18 +264,30 @@ def norm_ulps(tensors: Any, settings: Settings) -> int:
     return _relative_ulps(present, settings) + parts
 
 
-def grad_ulps(tensors: Any, settings: Settings) -> int:
-    """Return the allowed error of a clipped gradient, in ULP of its dtype (see TOLERANCE_WHY)."""
+def grad_ulps(tensors: Any, settings: Settings, dtype: str | None = None) -> int:
+    """Return the allowed error of a clipped gradient in ULP of a dtype (default: the widest of them).
+
+    The error of the norm is one number for all: of a narrower gradient it is so many ULP fewer (see
+    TOLERANCE_WHY).
+    """
     present = [t for t in tensors if t is not None]
+    widest_precision = max((_precision(t.dtype.name) for t in present), default=24)
+    own = widest_precision if dtype is None else _precision(dtype)
     if settings["accumulate"] == "input_dtype" and not isinf(number(settings["ord"])) and present:
-        return _relative_ulps(present, settings) + 4
-    of_norm = norm_ulps(tensors, settings)
-    precisions = (FLOATS[real_name(t.dtype.name)].precision for t in present)
-    widest_precision = max(precisions, default=24)
-    if widest_precision < 24:
-        of_norm = ceil(of_norm * 2.0 ** (widest_precision - 24))
-        of_norm += settings["norm_dtype"] == "input_dtype"
-    return of_norm + 4
+        wider = 2.0 ** (own - FLOATS[narrowest(present)].precision)
+        return ceil(_relative_ulps(present, settings) * wider) + 4
+    narrower = 2.0 ** (own - max(widest_precision, 24))
+    stored = widest_precision < 24 and settings["norm_dtype"] == "input_dtype"
+    return ceil(norm_ulps(tensors, settings) * narrower) + stored + 4
+
+
+def each_grad_ulps(tensors: Any, settings: Settings) -> list[int | None]:
+    """Return the allowed error of each clipped gradient of a list, in ULP of its own dtype."""
+    return [None if t is None else grad_ulps(tensors, settings, t.dtype.name) for t in tensors]
+
+
+def _precision(dtype: str) -> int:
+    return FLOATS[real_name(dtype)].precision
 
 
 def _relative_ulps(present: list[Tensor], settings: Settings) -> int:
