@@ -62,6 +62,9 @@ def grad() -> Found:
     import torch
 
     layer = torch.nn.Linear(3, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.5, -0.25, 1.0], [-1.0, 0.75, 0.125]]))
+        layer.bias.copy_(torch.tensor([0.25, -0.5]))
     layer(torch.tensor([[1.0, -2.0, 0.5]])).square().sum().backward()
     try:
         _ = layer.grad

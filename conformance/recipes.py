@@ -48,10 +48,13 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def run(script: Arrays, noise: Noise) -> dict[str, Any]:
-    """Run a script in float64 with noise (:mod:`refimpl.recipes.script` says what it holds)."""
-    d = json.loads(str(script["description"]))
-    optimizer = {"weight_decay": 0.0, **DEFAULTS[d["optimizer"]["operation"]], **d["optimizer"]}
-    clip = {"ord": 2, "min": None, "max": None, **d["clip"]} if d.get("clip") else None
+    """Run a script in float64 with noise (:mod:`refimpl.recipes.script` says what it holds).
+
+    It follows the dialect that the script names. Of the conventions that this changes, the ones that
+    matter in real arithmetic are here: where the learning rate stands in a momentum is not, while it is
+    constant.
+    """
+    d, optimizer, clip = _described(script)
     params = [np.asarray(p, np.float64) for p in _numbered(script, "params")]
     moments: list[Any] = [{} for _ in params]
     masks: list[Any] = [None] * len(params)
@@ -90,6 +93,21 @@ def run(script: Arrays, noise: Noise) -> dict[str, Any]:
     return result | {f"masks.{i}": m for i, m in enumerate(masks) if m is not None}
 
 
+def _described(script: Arrays) -> tuple[Any, dict[str, Any], dict[str, Any] | None]:
+    """Return the description, and its optimiser and clip in full, in the script's dialect."""
+    d = json.loads(str(script["description"]))
+    dialect = json.loads(str(script["dialect"])) if "dialect" in script else {}
+    name = d["optimizer"]["operation"]
+    optimizer = {"weight_decay": 0.0, **DEFAULTS[name], **d["optimizer"], **dialect.get(name, {})}
+    if optimizer.get("hyperparameters") == "float32":
+        for key in {"lr", "momentum"} & set(optimizer):
+            optimizer[key] = float(np.float32(optimizer[key]))
+    if not d.get("clip"):
+        return d, optimizer, None
+    known = {"ord": 2, "min": None, "max": None}
+    return d, optimizer, known | d["clip"] | dialect.get(d["clip"]["operation"], {})
+
+
 def compare(script: Arrays, answer: Arrays, progress: Any = lambda line: None) -> list[Row]:
     """Return refimpl's results beside another's, number by number, each with what is allowed."""
     base = run(script, EXACTLY)
@@ -97,10 +115,10 @@ def compare(script: Arrays, answer: Arrays, progress: Any = lambda line: None) -
     for index in range(RUNS):
         progress(f"how far rounding may carry: run {index + 1} of {RUNS}")
         other = run(script, Noise(ROUNDOFF, Stream(1000 + index)))
-        for name, value in base.items():
-            allowed[name] = np.maximum(allowed[name], _distance(name, value, other[name]))
+        for name, most in allowed.items():
+            allowed[name] = np.maximum(most, _distance(name, base[name], other[name]))
     rows = []
-    for name in base:
+    for name in allowed:
         found = _distance(name, script[f"result.{name}"], answer[name])
         limit = SAFETY * allowed[name]
         if name in ("loss", "total_norm"):

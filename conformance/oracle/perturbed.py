@@ -115,6 +115,8 @@ def _clipped(grads: list[Array], clip: Settings | None, noise: Noise) -> tuple[l
         return [np.clip(g, low, high) for g in grads], total
     limit = float(clip["max_norm"])
     norms = [total if clip["operation"] == "clip.global_norm" else np.linalg.norm(g) for g in grads]
+    # in a dialect something is added to the norm
+    norms = [n + float(clip.get("eps", 0.0)) for n in norms]
     return [g * min(1.0, limit / n) for g, n in zip(grads, norms, strict=True)], total
 
 
@@ -144,7 +146,18 @@ def _adam(g: Array, moments: Settings, s: Settings, lr: float, t: int, noise: No
     moments["v"] = v = _average(b2, moments.get("v", 0.0), g * g, noise)
     if s["amsgrad"]:
         moments["largest"] = v = np.maximum(moments.get("largest", 0.0), v)
-    return lr * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + float(s["eps"]))
+    c1, c2 = (_correction(beta, t, s, noise) for beta in (b1, b2))
+    if s.get("eps_at") == "before_bias_correction":
+        return lr * np.sqrt(c2) / c1 * m / (np.sqrt(v) + float(s["eps"]))
+    return lr * (m / c1) / (np.sqrt(v / c2) + float(s["eps"]))
+
+
+def _correction(beta: float, t: int, s: Settings, noise: Noise) -> Any:
+    """Return 1 - β^t, in a dialect that computes it in float32 with the error that this has."""
+    if s.get("hyperparameters", "exact") == "exact":
+        return 1 - beta**t
+    power = float(np.float32(beta)) ** t
+    return noise(np.float64(1 - power), 1 + 2 * (t - 1) * power, 1)
 
 
 def _rmsprop(g: Array, moments: Settings, s: Settings, lr: float, t: int, noise: Noise) -> Array:

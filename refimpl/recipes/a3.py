@@ -140,7 +140,10 @@ NOTES = (
 
 
 def script(seed: int) -> Script:
-    """Return a short run of the CNN with max-pooling: 16 steps of Adam with a clip by global norm."""
+    """Return a short run of the CNN with max-pooling: 12 steps of Adam with a clip by global norm.
+
+    The batches are such that with the seed 0 no rounding turns a unit.
+    """
     data = training.parts("digits", seed)
     model = pooled(data.shape)
     description = {
@@ -150,4 +153,4 @@ def script(seed: int) -> Script:
         "clip": CLIPS["global"],
     }
     params = models.initial_params(model, data.shape, seed)
-    return of_batches(description, params, data.train, 16, 16, seed)
+    return of_batches(description, params, data.train, 12, 8, seed + 1)

@@ -142,14 +142,20 @@ NOTES = (
 
 
 def script(seed: int) -> Script:
-    """Return a short run with the penalty in the gradient: 40 steps over 200 points."""
+    """Return a short run with the penalty in the gradient: 24 plain gradient steps over 25 points.
+
+    The points are such that with the seed 0 no rounding turns a unit or the sign of a weight. Adam would
+    not do: it walks weights that only the penalty moves to and fro across zero, and where a step ends
+    within a rounding of zero no other program need agree on the next one.
+    """
     data = regression("digits", seed)
     description = {
         "model": list(MODEL),
         "loss": LOSS,
-        "optimizer": ADAM,
+        "optimizer": SGD,
         "clip": GLOBAL_CLIP,
         "penalty": VARIANTS["L1, sub-gradient"]["penalty"],
     }
     params = models.initial_params(MODEL, (data.x.shape[1],), seed)
-    return Script(description, params, [data.x[:200]] * 40, [data.y[:200]] * 40)
+    rows = slice(125, 150)
+    return Script(description, params, [data.x[rows]] * 24, [data.y[rows]] * 24)

@@ -11,7 +11,7 @@ The file is NumPy's ``.npz``, without pickle. ``description`` is JSON: ``model``
   |∂ℓ/∂z| over ``score.x`` is below ``threshold``, with its incoming weights, its bias, its outgoing weights.
 
 ``params.i``, ``x.t`` and ``targets.t`` are the initial parameters and each step's examples; ``result.*``
-what refimpl made of them.
+what refimpl made of them, with the dials of ``dialect``, JSON by operation.
 """
 
 from __future__ import annotations
@@ -125,7 +125,10 @@ def save(path: Path, script: Script, dialect: Mapping[str, Any] | None = None) -
     """
     from .command import write_whole
 
-    arrays: dict[str, Any] = {"description": np.array(json.dumps(script.description))}
+    arrays: dict[str, Any] = {
+        "description": np.array(json.dumps(script.description)),
+        "dialect": np.array(json.dumps(dialect or {})),
+    }
     for name in ("params", "x", "targets"):
         arrays |= {f"{name}.{i}": a for i, a in enumerate(getattr(script, name))}
     if script.score is not None:
