@@ -69,8 +69,8 @@ CAPABILITIES = {
     ),
     "torch": Capabilities(bfloat16=True, complex=True, devices="cpu, CUDA and others"),
     "jax": Capabilities(
-        float64=False, bfloat16=True, integers64=False, in_place=False, devices="cpu, CUDA, TPU",
-        subnormals="flushed",
+        float64=False, bfloat16=True, complex=True, integers64=False, in_place=False,
+        devices="cpu, CUDA, TPU", subnormals="flushed",
         note="float64 and int64 need its own switch jax_enable_x64, which stays off. XLA flushes"
         " subnormals in arithmetic and comparisons; what only selects keeps them. Every operation"
         " is compiled for each new shape: a first run is slow.",
