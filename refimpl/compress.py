@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,12 +16,13 @@ import numpy as np
 from . import compression, model_files, models
 from .model_files import Stored
 from .recipes import a2, a4, neurons, training
-from .recipes.command import write_whole
-from .recipes.report import Report, Table, as_json, as_text
-from .recipes.training import Data, Options
+from .recipes.command import show_charts, write_whole
+from .recipes.compress_report import BATCH, PAIRS, ROUNDS, Measures, report_of
+from .recipes.report import Report, as_json, as_text
+from .recipes.training import Data
 
 WRONG_USAGE = 2
-BATCH = 256
+MOST_ROUNDS, SECONDS = 500, 2.0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,108 +42,100 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0)
     add("--data", default="digits", help="digits, or IMAGES,LABELS: two files in IDX format")
     add("--json", type=Path, metavar="FILE", help="write the report as JSON")
+    add("--plot", type=Path, metavar="FILE", help="draw bytes and times (.png, .svg, .pdf)")
     return top
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; one line on standard error if something is wrong."""
     given = parser().parse_args(arguments)
+    progress = training.Progress()
     try:
-        for name in ("amount", "units"):
-            if not 0 <= getattr(given, name) <= 1:
-                raise ValueError(f"--{name} must be in [0, 1], got {getattr(given, name)}")
+        check(given)
         given.out.mkdir(parents=True, exist_ok=True)
-        report = compress(given)
+        report = compress(given, progress)
+        progress.done()
         print(as_text(report))
         if given.json:
             write_whole(given.json, as_json(report).encode())
+        show_charts(report, given.plot)
     except (ValueError, TypeError, OSError) as error:
         print(f"secateurs: {error}", file=sys.stderr)
         return WRONG_USAGE
+    finally:
+        progress.done()
     return 0
 
 
-def compress(given: argparse.Namespace) -> Report:
+def check(given: argparse.Namespace) -> None:
+    """Refuse options that make no sense, before anything is trained."""
+    for name in ("amount", "units"):
+        if not 0 <= getattr(given, name) <= 1:
+            raise ValueError(f"--{name} must be in [0, 1], got {getattr(given, name)}")
+    if given.epochs is not None and given.epochs < 1:
+        raise ValueError(f"--epochs must be at least 1, got {given.epochs}")
+    for path in (given.json, given.plot):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ValueError(f"cannot write {path}: its folder does not exist")
+
+
+def compress(given: argparse.Namespace, progress: Callable[[str], None]) -> Report:
     """Make the variants, write each in every form, measure, and say what is so."""
     data = training.parts(given.data, given.seed)
     if given.model_file is not None:
         stored = model_files.load(given.model_file)
-        variants = {"as read": stored}
-        variants["as read, units removed"] = removed(stored)
+        variants = {"as read": stored, "as read, units removed": removed(stored)}
     else:
-        variants = trained(given, data)
-    rows: list[Any] = []
-    files: list[Any] = []
-    numbers: dict[str, Any] = {}
+        variants = trained(given, data, progress)
+    progress("compress: measuring")
+    x = data.test.x[:BATCH]
+    times = clocked({name: dense_run(stored, x) for name, stored in variants.items()})
+    sparse = clocked(
+        {name: run for name, stored in variants.items() if (run := sparse_run(stored, x))}
+    )
+    found = {}
     for name, stored in variants.items():
-        right = training.share_right(stored.model, stored.params, data.test)
         size = compression.sizes(stored.model, stored.params, stored.input_shape)
-        seconds = inference(stored, data.test.x[:BATCH])
-        sparse = sparse_inference(stored, data.test.x[:BATCH])
-        sparse_cell: Any = "–" if sparse is None else 1e3 * sparse
-        rows.append(
-            (
-                name,
-                size.parameters,
-                size.nonzero,
-                size.multiply_adds,
-                1e3 * seconds,
-                sparse_cell,
-                right,
-            )
-        )
-        written = {
+        files = {
             label: model_files.save(
                 given.out / f"{slug(name)}.{suffix}", stored, form=form, packing=packing
             )
             for label, suffix, form, packing in forms()
         }
-        files.append((name, size.bytes, *written.values()))
-        numbers[name] = {
-            "accuracy": right, "parameters": size.parameters, "nonzero": size.nonzero, "bytes": size.bytes,
-            "multiply_adds": size.multiply_adds, "milliseconds": 1e3 * seconds,
-            "milliseconds_csr": None if sparse is None else 1e3 * sparse, **written,
-        }  # fmt: skip
-    header = (
-        "network",
-        "parameters",
-        "not zero",
-        "multiply-adds",
-        "ms dense",
-        "ms CSR",
-        "test accuracy",
-    )
-    formats = ("", ",d", ",d", ",d", ".2f", ".2f", ".2%")
-    tables = [
-        Table(f"In memory; the time is of {BATCH} images, the best of 7", header, formats, rows),
-        Table(
-            f"Bytes; files are in {given.out}",
-            ("network", "in memory", *(label for label, *_ in forms())),
-            ("", *[",d"] * (1 + len(forms()))),
-            files,
-        ),
-    ]
-    return Report("What pruning buys", notes(variants, data), tables, (), numbers)
+        right = training.share_right(stored.model, stored.params, data.test)
+        found[name] = Measures(size, right, 1e3 * times[name], _milliseconds(sparse, name), files)
+    distances = {
+        taken: apart(variants[masked], variants[taken], x)
+        for masked, taken in PAIRS
+        if masked in variants
+    }
+    return report_of(given.out, found, distances)
 
 
-def trained(given: argparse.Namespace, data: Data) -> dict[str, Stored]:
-    """Return a dense network, one with single weights pruned, one with units pruned, and that removed."""
-    options = Options(given.data, given.seed, epochs=given.epochs, progress=training.Progress())
+def _milliseconds(times: dict[str, float], name: str) -> float:
+    return 1e3 * times[name] if name in times else math.nan
+
+
+def trained(
+    given: argparse.Namespace, data: Data, progress: Callable[[str], None]
+) -> dict[str, Stored]:
+    """Return a dense network, one with single weights pruned, one with units pruned, and both smaller."""
+    progress(f"compress: training the {given.model}")
     if given.model == "cnn":
         model, plan = a2.network(data.shape), a2.PLAN
-        epochs = options.epochs or a2.EPOCHS
+        epochs = given.epochs or a2.EPOCHS
         dense = a2.dense(data, given.seed, epochs)
         grouped = unit_masks(model, dense.params, given.units)
     else:
         model, plan = list(a4.MODEL), a4.PLAN
-        epochs = options.epochs or a4.EPOCHS
+        epochs = given.epochs or a4.EPOCHS
         dense = a4.dense(data, given.seed, epochs)
         score = neurons.gradients(model, dense.params, data.train.x, data.train.labels)
         grouped = neurons.masks(model, dense.params, a4.lowest(score, given.units))
     found = {"dense": Stored(model, dense.params, data.shape)}
     single = a2.masks_at(model, dense.params, given.amount)
     for name, masks in (("weights masked", single), ("units masked", grouped)):
-        options.progress(f"compress: {name}, {epochs} epochs of fine-tuning")
+        progress(f"compress: {name}, {epochs} epochs of fine-tuning")
         start = training.pruned(plan, dense.params, masks)
         tuned = training.fit(model, plan, start, data.train, epochs=epochs, seed=given.seed + 500)
         found[name] = Stored(model, tuned.params, data.shape)
@@ -169,13 +163,13 @@ def unit_masks(model: models.Model, params: Sequence[Any], amount: float) -> lis
     return masks
 
 
-def inference(stored: Stored, x: Any) -> float:
-    """Return the seconds of one forward pass, the best of 7."""
-    return best(lambda: models.forward(stored.model, stored.params, x))
+def dense_run(stored: Stored, x: Any) -> Callable[[], Any]:
+    """Return the forward pass as it is."""
+    return lambda: models.forward(stored.model, stored.params, x)
 
 
-def sparse_inference(stored: Stored, x: Any) -> float | None:
-    """Return the seconds with every weight in SciPy's CSR; None without SciPy."""
+def sparse_run(stored: Stored, x: Any) -> Callable[[], Any] | None:
+    """Return the forward pass with every weight in SciPy's CSR; None without SciPy."""
     try:
         sparse = importlib.import_module("scipy.sparse")
     except ModuleNotFoundError:
@@ -183,7 +177,7 @@ def sparse_inference(stored: Stored, x: Any) -> float | None:
     matrices = [
         sparse.csr_array(p.reshape(-1, p.shape[-1]).T) if p.ndim > 1 else p for p in stored.params
     ]
-    return best(lambda: sparse_forward(stored, matrices, x))
+    return lambda: sparse_forward(stored, matrices, x)
 
 
 def sparse_forward(stored: Stored, matrices: Sequence[Any], x: Any) -> Any:
@@ -207,15 +201,30 @@ def sparse_forward(stored: Stored, matrices: Sequence[Any], x: Any) -> Any:
     return x
 
 
-def best(function: Callable[[], Any]) -> float:
-    """Return the shortest of seven runs, after one that is not counted."""
-    function()
-    times = []
-    for _ in range(7):
-        begin = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - begin)
-    return min(times)
+def clocked(runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Return the seconds of each, the best of many rounds.
+
+    In each round all take their turn, so that a busy moment of the machine is nobody's own.
+    """
+    best = dict.fromkeys(runs, math.inf)
+    for run in runs.values():  # the first time only warms up
+        run()
+    begin, number = time.perf_counter(), 0
+    while number < ROUNDS or (number < MOST_ROUNDS and time.perf_counter() - begin < SECONDS):
+        number += 1
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            best[name] = min(best[name], time.perf_counter() - started)
+    return best
+
+
+def apart(masked: Stored, taken: Stored, x: Any) -> tuple[float, float, bool]:
+    """Return how far two models' outputs are apart at most, how far they may be, and if all are within."""
+    a, b = (models.forward(v.model, v.params, x)[0] for v in (masked, taken))
+    found = np.abs(a.astype(np.float64) - b)
+    bound = compression.rounding_bound(masked.model, masked.params, x)
+    return float(found.max()), float(bound.max()), bool((found <= bound).all())
 
 
 def forms() -> list[tuple[str, str, str, str]]:
@@ -226,35 +235,10 @@ def forms() -> list[tuple[str, str, str, str]]:
         ("CSR", "csr.safetensors", "csr", "none"),
         ("CSR, gzip", "csr.safetensors.gz", "csr", "gzip"),
     ]
-    try:
-        model_files._zstd()
-    except ValueError:
-        return found
-    return [*found, ("dense, zstd", "safetensors.zst", "dense", "zstd")]
+    zstd = [("dense, zstd", "safetensors.zst", "dense", "zstd")]
+    return found + zstd if model_files.has_zstd() else found
 
 
 def slug(name: str) -> str:
     """Return a name for a file."""
     return name.replace(", ", "-").replace(" ", "-")
-
-
-def notes(variants: dict[str, Stored], data: Data) -> list[str]:
-    """Say where masks buy nothing, and how far removal moves an output."""
-    lines = [
-        "A mask alone buys nothing in memory or time: a zero takes the room and the multiplication of any "
-        "number. It pays in a packed file, in compressed rows from about half zeros on (8 bytes for each "
-        "number that is kept, against 4), and once whole units are taken out.",
-        "Sparse kernels have to beat dense ones that are several times faster per number: see the two columns.",
-    ]
-    for masked, taken in (("units masked", "units removed"), ("as read", "as read, units removed"),
-                          ("weights masked", "weights masked, dead units removed")):  # fmt: skip
-        if masked in variants:
-            x = data.test.x[:BATCH]
-            a, b = (
-                models.forward(v.model, v.params, x)[0] for v in (variants[masked], variants[taken])
-            )
-            apart, scale = float(np.max(abs(a - b))), float(np.max(abs(a)))
-            lines.append(
-                f"{taken}: outputs at most {apart:.1e} from the masked ones, which reach {scale:.1f}."
-            )
-    return lines

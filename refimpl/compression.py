@@ -103,6 +103,41 @@ def sizes(model: Model, params: Params, input_shape: Sequence[int]) -> Sizes:
     )
 
 
+def rounding_bound(model: Model, params: Params, x: Any) -> Any:
+    """Return by how much two evaluations of a model may differ that only order their sums otherwise.
+
+    Element by element of the output, in the format of the parameters: a sum of n products is off by at
+    most γ = n·u/(1 - n·u) times the sum of their magnitudes (Higham 2002, "Accuracy and Stability of
+    Numerical Algorithms", section 3.1), which both evaluations may be; what comes in apart goes on
+    through the magnitudes of the weights. No activation here makes a difference larger. Leaving out
+    terms that are zero is such another order.
+    """
+    u = float(np.finfo(_dtype(params)).eps) / 2
+    value, apart, remaining = np.asarray(x, np.float64), np.zeros(np.shape(x)), list(params)
+    for layer in model:
+        count = models.parameter_count(layer)
+        own, remaining = [p.astype(np.float64) for p in remaining[:count]], remaining[count:]
+        name, size = layer["operation"], abs(value) + apart
+        if name in AFFINE:
+            terms = own[0].size // own[0].shape[-1] + 1
+            sums, _ = models.forward([layer], [abs(p) for p in own], size)
+            carried, _ = models.forward([layer], [abs(own[0]), 0 * own[1]], apart)
+            apart = carried + 2 * _gamma(terms, u) * sums
+        elif name in POSITIONAL:
+            apart, _ = models.forward([layer], [], apart)
+            if name == "layer.avg_pool2d":
+                means, _ = models.forward([layer], [], size)
+                apart = apart + 2 * _gamma(math.prod(layer["window"]) + 1, u) * means
+        elif name != "layer.relu":
+            apart = apart + 8 * u
+        value, _ = models.forward([layer], own, value)
+    return apart
+
+
+def _gamma(terms: int, u: float) -> float:
+    return terms * u / (1 - terms * u)
+
+
 def to_csr(matrix: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
     """Return the compressed sparse rows of a matrix: ``data``, ``indices``, ``indptr`` (int32).
 

@@ -153,6 +153,15 @@ def _unpacked(content: bytes) -> bytes:
     return content
 
 
+def has_zstd() -> bool:
+    """Say whether this Python can pack with zstd."""
+    try:
+        _zstd()
+    except ValueError:
+        return False
+    return True
+
+
 def _zstd() -> Any:
     for name in ("compression.zstd", "zstandard"):
         try:

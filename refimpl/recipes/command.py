@@ -109,7 +109,7 @@ def _run(given: argparse.Namespace) -> int:
     print(as_text(report))
     if given.json:
         write_whole(given.json, as_json(report).encode())
-    _charts(report, given.plot)
+    show_charts(report, given.plot)
     return 0
 
 
@@ -153,7 +153,8 @@ def _claim(known: dict[str, Claim], given: argparse.Namespace, options: Options)
     return claim.run(options)
 
 
-def _charts(report: Report, path: Path | None) -> None:
+def show_charts(report: Report, path: Path | None) -> None:
+    """Draw a report's charts into a picture, or, without a file or matplotlib, print them."""
     if path is not None and report.charts:
         temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
         try:

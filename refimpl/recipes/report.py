@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -230,11 +231,13 @@ def _draw(chart: Chart, ax: Any) -> None:
         positive = [p[0] for series in chart.series for p in series.points if p[0] > 0]
         ax.set_xscale("symlog", linthresh=min(positive, default=1.0), linscale=0.3)
     if chart.names:
-        ax.set_xticks(range(len(chart.names)), chart.names, rotation=30, ha="right")
+        lines = [textwrap.fill(name, 18) for name in chart.names]
+        ax.set_xticks(range(len(chart.names)), lines, rotation=30, ha="right")
     ax.set(title=chart.title, xlabel="" if chart.names else chart.x, ylabel=chart.y)
     ax.grid(alpha=0.3)
     if len(chart.series) > 1:
-        ax.legend()
+        beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if chart.names else {}
+        ax.legend(**beside)
 
 
 def as_json(report: Report) -> str:

@@ -88,6 +88,41 @@ def test_a_layer_keeps_one_unit() -> None:
     np.testing.assert_array_equal(outputs(model, smaller, (5,)), [[3.0, -1.0]] * 7)
 
 
+def test_the_bound_of_reordered_sums_by_hand() -> None:
+    u = 2.0**-24
+    layer: list[dict[str, Any]] = [{"operation": "layer.dense", "units": 1}]
+    params = [np.array([[3.0], [-4.0]], np.float32), np.array([0.5], np.float32)]
+    # three terms, of magnitudes 6, 4 and 0.5, and either evaluation may be off
+    gamma = 3 * u / (1 - 3 * u)
+    bound = compression.rounding_bound(layer, params, np.array([[2.0, 1.0]], np.float32))
+    np.testing.assert_allclose(bound, [[2 * gamma * 10.5]], rtol=1e-12)
+    # a second layer carries it on through |-2|, and adds its own: two terms, of |y|·2 and 1
+    deeper: list[dict[str, Any]] = [
+        *layer,
+        {"operation": "layer.relu"},
+        {"operation": "layer.dense", "units": 1},
+    ]
+    more = [*params, np.array([[-2.0]], np.float32), np.array([1.0], np.float32)]
+    bound = compression.rounding_bound(deeper, more, np.array([[2.0, 1.0]], np.float32))
+    first, gamma2 = 2 * gamma * 10.5, 2 * u / (1 - 2 * u)
+    expected = 2 * first + 2 * gamma2 * (2 * (2.5 + first) + 1)
+    np.testing.assert_allclose(bound, [[expected]], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("model", "shape"), [(DENSE, (5,)), (CNN, (8, 7, 2))])
+def test_float32_stays_within_the_bound(model: Any, shape: tuple[int, ...]) -> None:
+    params = filled(model, shape)
+    narrow = [p.astype(np.float32) for p in params]
+    x = np.random.default_rng(4).normal(size=(7, *shape)).astype(np.float32)
+    wide = [p.astype(np.float64) for p in narrow]
+    exact = models.forward(model, wide, x.astype(np.float64))[0]
+    found = models.forward(model, narrow, x)[0] - exact
+    bound = compression.rounding_bound(model, narrow, x)
+    assert bound.shape == found.shape
+    assert (abs(found) <= bound).all()
+    assert bound.max() < 1e-2 * abs(exact).max()
+
+
 def test_sizes_are_counted() -> None:
     params = filled(CNN, (8, 7, 2))
     params[2][:, :, 1, :] = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 
 from refimpl import compress, model_files, models
 from refimpl.__main__ import main
+from refimpl.compression import Sizes
 from refimpl.model_files import Stored
+from refimpl.recipes.compress_report import Measures, report_of
 
 MODEL: list[dict[str, Any]] = [
     {"operation": "layer.conv2d", "filters": 3, "kernel": [2, 3]},
@@ -96,21 +99,78 @@ def test_sparse_inference_is_the_dense_one() -> None:
     np.testing.assert_allclose(compress.sparse_forward(model, matrices, x), expected, rtol=1e-12)
 
 
-def test_units_that_are_masked_are_removed_and_accuracy_stays(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_zstd_or_a_line_that_says_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("compression.zstd", "zstandard"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ValueError, match=r"zstd needs Python 3\.14 or the package zstandard"):
+        model_files.save(tmp_path / "model", stored(), packing="zstd")
+    assert "dense, zstd" not in [label for label, *_ in compress.forms()]
+    (tmp_path / "packed").write_bytes(model_files.ZSTD + b"anything")
+    with pytest.raises(ValueError, match="holds no model: zstd needs"):
+        model_files.load(tmp_path / "packed")
+    monkeypatch.undo()
+    if not model_files.has_zstd():
+        pytest.skip("zstd is not installed")
+    model_files.save(tmp_path / "model", stored(), packing="zstd")
+    assert (tmp_path / "model").read_bytes().startswith(model_files.ZSTD)
+    np.testing.assert_array_equal(
+        model_files.load(tmp_path / "model").params[0], stored().params[0]
+    )
+    assert "dense, zstd" in [label for label, *_ in compress.forms()]
+
+
+@pytest.mark.parametrize("model", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])
+def test_units_that_are_masked_are_removed_and_outputs_stay(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = tmp_path / "report.json"
-    options = ["--model", "mlp", "--epochs", "1", "--out", str(tmp_path / "out")]
+    options = ["--model", model, "--epochs", "1", "--out", str(tmp_path / "out")]
     assert main(["compress", *options, "--json", str(report)]) == 0
-    assert "A mask alone buys nothing" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "the mask alone buys nothing" in printed
+    assert "Time of 256 images  (milliseconds over network" in printed
+    assert "NOT those" not in printed
     numbers = json.loads(report.read_text())["numbers"]
     masked, removed = numbers["units masked"], numbers["units removed"]
     assert masked["bytes"] == numbers["dense"]["bytes"] > removed["bytes"]
+    assert masked["dense"] == numbers["dense"]["dense"] > removed["dense"]
     assert masked["accuracy"] == pytest.approx(removed["accuracy"], abs=0.003)
-    assert removed["multiply_adds"] < masked["multiply_adds"]
+    assert removed["apart"] <= removed["allowed"]
+    assert removed["within"] is True
+    assert removed["multiply_adds"] < masked["multiply_adds"] == numbers["dense"]["multiply_adds"]
     assert numbers["weights masked"]["CSR"] < numbers["weights masked"]["dense"]
     again = ["--model-file", str(tmp_path / "out" / "units-removed.safetensors")]
     assert main(["compress", *again, "--out", str(tmp_path / "again")]) == 0
+
+
+def test_a_busy_machine_is_mentioned() -> None:
+    def of(milliseconds: float, multiply_adds: int) -> Measures:
+        size = Sizes(100, 20, 400, multiply_adds, multiply_adds)
+        files = {"dense": 500, "dense, gzip": 200, "CSR": 300}
+        return Measures(size, 0.9, milliseconds, 2.0, files)
+
+    def said(*times: float) -> str:
+        names = ("dense", "units masked", "units removed")
+        found = dict(
+            zip(names, (of(t, w) for t, w in zip(times, (50, 50, 20), strict=True)), strict=True)
+        )
+        return "\n".join(report_of(Path("x"), found, {"units removed": (0.0, 1.0, True)}).notes)
+
+    assert "uncertain" not in said(1.0, 1.2, 0.3)
+    assert "they are from 1.00 to 1.40 ms" in said(1.0, 1.4, 0.3)
+
+
+def test_outputs_that_are_not_those_of_the_masked_model_are_named() -> None:
+    x = np.random.default_rng(5).normal(size=(3, *SHAPE)).astype(np.float32)
+    before = stored()
+    before.params[0][..., 1], before.params[1][1] = 0, 0  # a filter that gives zero
+    after = compress.removed(before)
+    assert after.params[0].shape[-1] == 2
+    assert compress.apart(before, after, x)[2]
+    after.params[2][0, 0] += 0.01
+    assert not compress.apart(before, after, x)[2]
 
 
 def test_wrong_usage_of_compress_is_one_line(
@@ -118,7 +178,13 @@ def test_wrong_usage_of_compress_is_one_line(
 ) -> None:
     broken = tmp_path / "broken"
     broken.write_bytes(b"12345678nonsense")
-    for arguments in (["--amount", "2"], ["--model-file", str(broken), "--out", str(tmp_path)]):
+    wrong = (
+        ["--amount", "2"],
+        ["--epochs", "0"],
+        ["--plot", str(tmp_path / "nowhere" / "x.png")],
+        ["--model-file", str(broken), "--out", str(tmp_path)],
+    )
+    for arguments in wrong:
         assert main(["compress", *arguments]) == 2
         complaint = capsys.readouterr().err
         assert complaint.startswith("secateurs: ")
