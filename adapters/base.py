@@ -18,6 +18,7 @@ parameters as keyword arguments. Raise :class:`Unsupported` for what the library
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 import traceback
@@ -165,9 +166,13 @@ class Adapter(Operations):
     def serve(self, lines: TextIO | None = None, answers: TextIO | None = None) -> None:
         """Answer requests until ``stop`` or the end of input.
 
-        What a library prints on standard output would break the protocol, so it goes to standard error.
+        What a library prints on standard output would break the protocol, so it goes to standard error, from
+        Python and from beneath it.
         """
-        lines, answers = lines or sys.stdin, answers or sys.stdout
+        lines = lines or sys.stdin
+        if answers is None:
+            answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+            os.dup2(2, 1)
         sys.stdout = sys.stderr
         for line in lines:
             request = json.loads(line)

@@ -81,19 +81,24 @@ CLIP_NORM = {
 
 
 @adapter.operation("clip.global_norm", WITH_COMPLEX, CLIP_NORM | {"duplicates": "twice_in_place"})
-def clip_global_norm(grads: Tensors, *, max_norm: float, ord: float) -> Outputs:
+def clip_global_norm(
+    grads: Tensors, *, max_norm: float, ord: float, foreach: bool | None = None
+) -> Outputs:
     """``torch.nn.utils.clip_grad_norm_``."""
     parameters = _parameters(grads)
-    total = clip_grad_norm_(parameters, max_norm, norm_type=ord)
+    total = clip_grad_norm_(parameters, max_norm, norm_type=ord, foreach=foreach)
     return {"grads": [p.grad for p in parameters], "total_norm": total}
 
 
 @adapter.operation("clip.norm", WITH_COMPLEX, CLIP_NORM)
-def clip_norm(grads: Tensors, *, max_norm: float, ord: float) -> Outputs:
+def clip_norm(
+    grads: Tensors, *, max_norm: float, ord: float, foreach: bool | None = None
+) -> Outputs:
     """``torch.nn.utils.clip_grad_norm_`` on one parameter at a time."""
     parameters = _parameters(grads)
     norms = [
-        None if p.grad is None else clip_grad_norm_(p, max_norm, norm_type=ord) for p in parameters
+        None if p.grad is None else clip_grad_norm_(p, max_norm, norm_type=ord, foreach=foreach)
+        for p in parameters
     ]
     return {"grads": [p.grad for p in parameters], "norms": norms}
 
@@ -108,13 +113,16 @@ def clip_value(
     min: float | None = None,
     max: float | None = None,
     range: float | None = None,
+    foreach: bool | None = None,
 ) -> Outputs:
     """``torch.nn.utils.clip_grad_value_``, whose interval is symmetric; ``torch.clamp`` for others."""
     min, max = interval(min, max, range, "PyTorch has no range that min and max could contradict")
     if max is not None and min == -max:
         parameters = _parameters(grads)
-        clip_grad_value_(parameters, max)
+        clip_grad_value_(parameters, max, foreach=foreach)
         return {"grads": [p.grad for p in parameters]}
+    if foreach is not None:
+        raise Unsupported("torch.clamp, for an interval that is not symmetric, takes one tensor")
     if min is None and max is None:
         with _checks():
             torch.clamp(torch.zeros(()))

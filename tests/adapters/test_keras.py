@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,18 +46,3 @@ def test_an_optimiser_clips_steps_and_declines() -> None:
     # decoupled: 2·(1 - 0.25·0.5) - 0.25·4
     np.testing.assert_array_equal(decode(stepped["outputs"]["params"][0][0]), [0.75])
     assert "clipvalue" in lopsided["unsupported"]["reason"]
-
-
-@pytest.mark.long
-def test_the_suite_finds_its_clipping_as_expected(tmp_path: Path) -> None:
-    lines = tmp_path / "run.jsonl"
-    done = subprocess.run(
-        [sys.executable, "-m", "secateurs", "verify", "keras_torch", "--operation", "clip.*",
-         "--jobs", "1", "--timeout", "60", "--no-precision", "--jsonl", str(lines)],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    statuses = [json.loads(line).get("status") for line in lines.read_text().splitlines()]
-    # PyTorch clips in float32 what is float64: listed, and seen.
-    assert statuses.count("expected_failure") > 20
-    assert statuses.count("passed") > 200

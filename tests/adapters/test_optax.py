@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -92,14 +90,3 @@ def test_micro_batches_are_averaged_and_an_infinite_step_is_skipped() -> None:
 def test_what_optax_lacks_is_unsupported_with_a_reason() -> None:
     answer = ask("clip.norm", {"grads": [np.ones(2)]}, max_norm=1.0, ord=1)
     assert "2-norm" in answer["unsupported"]["reason"]
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("pattern", ["clip.*", "optim.*"])
-def test_the_suite_sees_what_is_expected_of_optax(pattern: str) -> None:
-    command = [sys.executable, "-m", "secateurs", "verify", "optax", "--operation", pattern]
-    done = subprocess.run(
-        [*command, "--no-precision", "--timeout", "120"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
-    assert " passed, 0 failed, " in " ".join(done.stdout.split())
