@@ -1,6 +1,6 @@
 """A share of the suite for each library that CI installs, asked as `secateurs verify` asks: as written down.
 
-The whole is `make verify-all`'s. Each case comes in four dtypes, one after the other: so every odd number of them.
+The whole is for `make verify-all`. Each case comes in four dtypes, one after the other, hence odd numbers.
 """
 
 from __future__ import annotations
