@@ -122,7 +122,8 @@ def train_step(
         given, own = [g for g, _ in there], [v for _, v in there]
         finite = all(bool(tf.reduce_all(tf.math.is_finite(g))) for g in given)
         clipped, total = clip_gradients(given, clip)
-        norms.append(total if finite else tf.linalg.global_norm(given))
+        total = total if finite else tf.linalg.global_norm(given)
+        norms.append(tf.cast(total, variables[0].dtype))  # of no gradients it is a float32
         skipped.append(not finite)
         if finite:
             stepper.learning_rate = at(optimizer["lr"], step)

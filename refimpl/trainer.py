@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from . import clipping, lr_schedules, optimizers, regularization, schedules, scores
-from .arrays import Array, namespace, present
+from .arrays import Array, accumulation_dtype, namespace, present, scalar
 from .models import Model, loss, run
 from .pruning import apply_mask, prune_fraction
 
@@ -210,6 +210,8 @@ def train_step(
     grads = _add_penalty(plan, state.params, grads)
     # New masks may be chosen by the gradients as they are before the clip.
     total_norm, clip = _measured(plan, grads, reuse and plan.prune is None)
+    if state.params and not present(grads):
+        total_norm = _zero(state.params)
     record("penalty", grads=grads, total_norm=total_norm)
     # A norm overflows, in the end, where no gradient does; only then are they looked at one by one.
     finite = bool(namespace(total_norm).isfinite(total_norm)) or all_finite(grads)
@@ -334,6 +336,12 @@ def _measured(plan: Plan, grads: Grads, reuse: bool) -> tuple[Array, Callable[[]
         return clipping.measure_global_norm(grads, **options, reuse=reuse)
     clip = _named(CLIPS, plan.clip, "clip")
     return clipping.global_norm(grads), lambda: clip(grads, **options)
+
+
+def _zero(params: Sequence[Array]) -> Array:
+    """Return the norm of no gradients, in the library and on the device of the parameters."""
+    xp = namespace(*params)
+    return scalar(xp, 0.0, params[0], accumulation_dtype(xp, *params))
 
 
 def _new_masks(

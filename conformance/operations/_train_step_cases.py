@@ -135,6 +135,9 @@ def cases(c: Cases) -> None:
     quiet = grads(3, 1)
     quiet[0][0][0] = None
     quiet[2][0][0] = None
+    add(
+        "all-absent", "absent momentum", "C2 C8", [[[None, None]], *grads(1, 2)], optimizer=MOMENTUM
+    )
     add("absent-adam", "absent adaptive", "C8", quiet, optimizer=ADAM)
     add("absent-decay", "absent decay", "C8", [[[None, tensor(1, -2, 3)]]], optimizer=coupled)
     add("scale-zero", "refused", "C9", grads(1, 1), loss_scale=0.0)

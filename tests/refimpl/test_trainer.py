@@ -213,3 +213,15 @@ def test_every_score_can_prune(score: str, kept: list[bool]) -> None:
     state = train_step(plan, state, [arrays([-1.0, -6.0, 7.0, -0.5])])
     assert state.masks[0] is not None
     assert state.masks[0].tolist() == kept
+
+
+def test_norm_of_no_gradients_is_an_array_of_the_library_of_the_parameters() -> None:
+    xp = pytest.importorskip("array_api_strict")
+    params = [xp.asarray([1.0, 2.0], dtype=xp.float64, device=xp.Device("device1"))]
+    plan, trace = Plan(MOMENTUM, clip=CLIP), Trace()
+    state = train_step(plan, start(plan, params), [[None]], trace)
+    [norm] = trace.of("penalty", "total_norm")
+    assert (norm.dtype, norm.device) == (xp.float64, params[0].device)
+    assert state.step == 1
+    assert state.optimizer["step"] == [0]
+    assert state.params[0] is params[0]
