@@ -122,7 +122,9 @@ def _where(choice: Choice) -> Fill:
     for place in WHERE:
         rows.append((f"`{place}`", *(exact(w) for w in run(eps, place)[t]["w"])))
     rows.append(("no bias correction", *(exact(w) for w in run(eps, WHERE[0], False)[t]["w"])))
-    first = run(eps)[t]["w"]
+    i = choice["weight"]
+    before, after = ([run(eps, place)[s] for place in WHERE] for s in (t - 1, t))
+    m, v = run()[t]["m"][i], run()[t]["v"][i]
     lines = tuple(
         Mark(
             "line",
@@ -133,8 +135,14 @@ def _where(choice: Choice) -> Fill:
         for c, place in enumerate(WHERE, 1)
     )
     return Fill(
-        r"\varepsilon = «e» \quad w_{«i»} = «w»",
-        {"e": exact(eps), "i": str(choice["weight"]), "w": exact(first[choice["weight"]])},
+        r"w = «w0» - 0.1 \cdot \frac{«M»}{\sqrt{«V»} + «e»} = «W0» \quad "
+        r"w = «w1» - 0.1 \cdot \frac{«M»}{\sqrt{«V» + «e»}} = «W1» \quad "
+        r"w = «w2» - 0.1 \cdot \frac{\sqrt{1 - 0.999^{«t»}}}{1 - 0.9^{«t»}} \cdot "
+        r"\frac{«m»}{\sqrt{«v»} + «e»} = «W2»",
+        {"e": exact(eps), "t": str(t), "m": exact(m), "v": exact(v),
+         "M": exact(m / (1 - 0.9**t)), "V": exact(v / (1 - 0.999**t)),
+         **{f"w{k}": exact(path["w"][i]) for k, path in enumerate(before)},
+         **{f"W{k}": exact(path["w"][i]) for k, path in enumerate(after)}},
         "PyTorch and Optax add eps to the root, Keras adds it before the bias correction; MLX corrects no "
             "bias unless asked.",
         (Table(f"After step {t}", ("where eps is added", *(f"`w[{j}]`" for j in range(5))), tuple(rows)),

@@ -48,28 +48,28 @@ def _grid(
     return Grid(caption, rows)
 
 
-def _terms(pairs: list[tuple[str, Any, str, Any]], heads: tuple[str, str]) -> tuple[str, Table]:
-    rows = []
-    parts = []
-    for left, a, right, b in pairs:
-        rows.append((f"`{left}`", exact(a), f"`{right}`", exact(b), exact(a * b)))
-        parts.append(f"({exact(a)})({exact(b)})")
-    table = Table("Every product", (heads[0], "", heads[1], "", "product"), tuple(rows))
-    return " + ".join(parts), table
+def _terms(pairs: list[tuple[str, Any, str, Any]], heads: tuple[str, str]) -> Table:
+    rows = tuple(
+        (f"`{left}`", exact(a), f"`{right}`", exact(b), exact(a * b)) for left, a, right, b in pairs
+    )
+    return Table("Every product", (heads[0], "", heads[1], "", "product"), rows)
+
+
+def _products(pairs: list[tuple[Any, Any]]) -> str:
+    """Return a sum of products as LaTeX, each factor with three digits."""
+    return " + ".join(f"({rounded(float(a), 3)})({rounded(float(b), 3)})" for a, b in pairs)
 
 
 def _forward(choice: Choice) -> Fill:
     p, q = divmod(choice["out"], 2)
     x, w, y = _image("x"), _image("weight"), _image("y")
     taps = [(i, j) for i in range(w.shape[0]) for j in range(w.shape[1])]
-    _, table = _terms(
+    table = _terms(
         [(f"x[{p + i}, {q + j}]", x[p + i, q + j], f"w[{i}, {j}]", w[i, j]) for i, j in taps],
         ("input", "kernel"),
     )
     bias = run()["bias"][0]
-    row = " + ".join(
-        f"({rounded(float(x[p + i, q + j]), 3)})({rounded(float(w[i, j]), 3)})" for i, j in taps
-    )
+    row = _products([(x[p + i, q + j], w[i, j]) for i, j in taps])
     return Fill(
         rf"y_{{«p»«q»}} = «b» + {row} = «y»",
         {"p": str(p), "q": str(q), "b": exact(bias), "y": exact(y[p, q])},
@@ -93,13 +93,14 @@ def _to_kernel(choice: Choice) -> Fill:
         for p in range(dy.shape[1])
         for q in range(dy.shape[2])
     ]
-    _, table = _terms(
+    table = _terms(
         [(f"dy[{n}, {p}, {q}]", dy[n, p, q, 0], f"x[{n}, {p + i}, {q + j}]", x[n, p + i, q + j, 0])
          for n, p, q in places], ("upstream gradient", "input")
     )  # fmt: skip
     window = {(p + i, q + j): "patch" for n, p, q in places if n == 0}
+    first = _products([(dy[n, p, q, 0], x[n, p + i, q + j, 0]) for n, p, q in places[:3]])
     return Fill(
-        r"\frac{\partial L}{\partial w_{«i»«j»}} = \sum_{n,p,q} dy_{npq} \, x_{n,\,p + «i»,\,q + «j»} = «d»",
+        rf"\frac{{\partial L}}{{\partial w_{{«i»«j»}}}} = {first} + \dots = «d»",
         {"i": str(i), "j": str(j), "d": exact(dweight[i, j])},
         f"This kernel cell has touched {len(places)} inputs, {len(places) // 2} of each image: each one "
         f"times the gradient of the output it went into.",
@@ -120,12 +121,12 @@ def _to_input(choice: Choice) -> Fill:
         for p in range(dy.shape[0]) for q in range(dy.shape[1])
         if 0 <= r - p < w.shape[0] and 0 <= c - q < w.shape[1]
     ]  # fmt: skip
-    formula, table = _terms(
+    table = _terms(
         [(f"dy[{p}, {q}]", dy[p, q], f"w[{i}, {j}]", w[i, j]) for p, q, i, j in reached],
         ("upstream gradient", "kernel"),
     )
     many = len(reached)
-    shown = formula if many <= 2 else r"\sum_{p,q} dy_{pq} \, w_{«r» - p,\,«c» - q}"
+    shown = _products([(dy[p, q], w[i, j]) for p, q, i, j in reached])
     values = {"r": str(r), "c": str(c), "d": exact(dx[r, c])}
     return Fill(
         rf"\frac{{\partial L}}{{\partial x_{{«r»«c»}}}} = {shown} = «d»",

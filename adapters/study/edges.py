@@ -31,21 +31,15 @@ def fill(
             wanted, got = answer(clip, g, c, {}), answer(clip, g, c, setting)
             apart = distance(got, wanted)
             off += apart != "same bits"
-            made.append(
-                (
-                    f"{name}: `{case_id}-f32`",
-                    listed(g, 3),
-                    exact(np.float32(c)),
-                    shown(wanted),
-                    shown(got),
-                    apart,
-                )
-            )
+            theirs = (shown(got), apart) if setting else ()
+            limits = exact(np.float32(c))
+            made.append((f"{name}: `{case_id}-f32`", listed(g, 3), limits, shown(wanted), *theirs))
             states.append("" if apart == "same bits" else "bad")
         who = NAMES[choice["dialect"]]
-        heads = ("what", "gradient", "threshold", "canonical", who, "difference")
+        beside = (who, "difference") if setting else ()
+        heads = ("what", "gradient", "threshold", "canonical", *beside)
         says = (
-            "The canonical answers."
+            "The canonical answers. Choose a library to see its own beside them."
             if not setting
             else f"{who} parts from the canonical answer in {off} of {len(rows)} rows."
         )

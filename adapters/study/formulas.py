@@ -107,7 +107,12 @@ def inline_text(text_with_marks: str) -> str:
 def _inline(part: str) -> str:
     if part.startswith("`"):
         return f"<code>{html.escape(part[1:-1])}</code>"
-    return mathml(part[1:-1], False) if part.startswith("$") else html.escape(part, quote=False)
+    if not part.startswith("$"):
+        return html.escape(part, quote=False)
+    # A sign that begins a formula within a sentence stands between no terms.
+    return mathml(part[1:-1], False).replace(
+        '<mo form="infix">&#x02212;', '<mo form="prefix">&#x02212;', 1
+    )
 
 
 def _sequence(

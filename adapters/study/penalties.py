@@ -202,7 +202,7 @@ def _topic(kind: str) -> Topic:
                 r"w_i^2 \quad g_i = 2 \lambda w_i",
             (excerpt(penalty, *marks),), PENALTY[kind], partial(_penalty, kind), ("strength",)),
         Stage("prox", "The proximal step", TEXTS[kind][1],
-            r"\hat w = \mathrm{sign}(w) \cdot \max(|w| - t, 0) \quad t = \lambda \eta" if l1
+            r"\hat w = \mathrm{sign}(w) \cdot \max(\lvert w \rvert - t, 0) \quad t = \lambda \eta" if l1
             else r"\hat w = \frac{w}{1 + 2 t} \quad t = \lambda \eta",
             (excerpt(prox, *lines),), PROX[kind], partial(_prox, kind), ("strength",)),
         Stage("paths", "Forty steps of each", TEXTS[kind][2],
@@ -214,8 +214,8 @@ def _topic(kind: str) -> Topic:
 
 
 LEADS = {
-    "l1": """To get zeros, add $\\lambda |w|$ to the loss. How the step is taken decides whether the
-            zeros come: a step along the subgradient only dances around them.""",
+    "l1": """To get zeros, add $\\lambda \\lvert w \\rvert$ to the loss. How the step is taken decides
+            whether the zeros come: a step along the subgradient only dances around them.""",
     "l2": """Adding $\\lambda w^2$ to the loss keeps weights small. It is often listed among the
             ways to get sparse weights. It is none: look at the zeros.""",
 }

@@ -78,7 +78,7 @@ def _compared(choice: Choice) -> Fill:
         each = [int(kept[i].sum()) for i in range(4)]
         rows.append((name, str(int(kept.sum())), ", ".join(map(str, each)), exact(lost)))
     return Fill(
-        r"\sum |w| - \sum |\hat w| = «lost»",
+        r"\sum \lvert w \rvert - \sum \lvert \hat w \rvert = «lost»",
         {"lost": rows[0][3]},
         "The pattern costs a little more than free pruning, and buys a form that hardware can use (2:4 "
             "needs two bits of index for each kept weight).",
@@ -100,7 +100,8 @@ def topic() -> Topic:
                 ("pattern", "place")),
         Stage("cost", "What the pattern costs", """Free pruning takes the lowest scores wherever
             they are. The pattern must take some from every group, even where all scores are high.""",
-            r"\sum |w| - \sum |\hat w|", (excerpt(structured.prune_n_m, "values = _tiles", "missing ="),), CASE,
+            r"\sum \lvert w \rvert - \sum \lvert \hat w \rvert",
+            (excerpt(structured.prune_n_m, "values = _tiles", "missing ="),), CASE,
             _compared, ("pattern",)),
     ), (
         Control("pattern", "n of m", patterns), Control("place", "weight (row, column)", places, "cell", 9),

@@ -19,6 +19,8 @@ STYLES = {"kept": "green", "cut": "red", "bad": "red", "here": "bold", "zero": "
 POINTS = 12
 """So many points of a long series are printed, evenly spaced; the page has all of them."""
 BARS = "▁▂▃▄▅▆▇█"
+WIDE = 140
+"""From so many columns on a table has room for long names."""
 
 
 def show(console: Console, topic: Topic, at: Mapping[str, int], only: Stage | None = None) -> None:
@@ -93,11 +95,16 @@ def _block(console: Console, block: Block) -> None:
 
 def _table(console: Console, block: Table) -> None:
     table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    # On a narrow terminal what names a row, "the squares overflow: `square-overflow-f32`", takes two lines.
+    lines = ":\n`" if console.width < WIDE else ": `"
+    rows = [(row[0].replace(": `", lines), *row[1:]) for row in block.rows]
     for column, head in enumerate(block.heads):
-        longest = max((len(row[column]) for row in block.rows), default=0)
-        table.add_column(formulas.inline_text(head), overflow="fold", no_wrap=longest <= 24)
-    states = block.states or ("",) * len(block.rows)
-    for row, state in zip(block.rows, states, strict=True):
+        cells = [line for row in rows for line in row[column].split("\n")]
+        longest = max(map(len, cells), default=0)
+        fits = longest <= (30 if column == 0 else 12)
+        table.add_column(formulas.inline_text(head), overflow="fold", no_wrap=fits)
+    states = block.states or ("",) * len(rows)
+    for row, state in zip(rows, states, strict=True):
         table.add_row(*(Text(formulas.inline_text(cell)) for cell in row), style=STYLES.get(state))
     console.print(Padding(table, (0, 0, 0, 2)))
 

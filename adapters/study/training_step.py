@@ -10,7 +10,7 @@ import numpy as np
 from adapters.study import prunes
 from adapters.study.cases import case
 from adapters.study.excerpts import excerpt
-from adapters.study.model import Choice, Control, Fill, Stage, Stop, Table, Topic
+from adapters.study.model import Choice, Control, Excerpt, Fill, Stage, Stop, Table, Topic
 from adapters.study.numbers import exact
 from refimpl import clipping, optimizers, trainer
 
@@ -165,9 +165,14 @@ def _watch(choice: Choice) -> Fill:
         for step, stage, values in record.records
         if step == choice["step"]
     )
+    norm = next(
+        v["total_norm"]
+        for t, stage, v in record.records
+        if stage == "penalty" and t == choice["step"]
+    )
     return Fill(
-        r"\text{on\_stage}(\text{stage}, \text{step}, \text{values})".replace(r"\_", " "),
-        {},
+        r"\text{listen}(\text{penalty}, «step», \text{norm } «norm»)",
+        {"step": str(choice["step"]), "norm": exact(norm)},
         f"{len(rows)} stages were recorded at this step: everything on this page.",
         (Table("What the listener was told", ("step", "stage", "values"), rows),),
     )
@@ -202,11 +207,10 @@ def topic() -> Topic:
                 'if name != "step"', "for array")), _mask),
         ("watch", "Watch any run yourself", """`on_stage` is a function that the trainer calls with
             the name of each stage, the step, and what came out. This page is made with `Trace`,
-            which keeps everything. Your own takes three lines: `def listen(stage, step, values):`,
-            then `if stage == "penalty": print(step, values["total_norm"])`, then
-            `trainer.train(model, loss, plan, state, batches, listen)`.""",
+            which keeps everything. The lines below watch the norm of a run of your own: put them into
+            your program.""",
             r"\text{listen}(\text{stage}, \text{step}, \text{values})",
-            (excerpt(trainer.Trace.__call__, "self.records"), excerpt(step, "on_stage(stage")), _watch),
+            (YOURS, excerpt(trainer.Trace.__call__, "self.records"), excerpt(step, "on_stage(stage")), _watch),
     )  # fmt: skip
     return Topic("step", "One whole training step", LEAD, tuple(
         Stage(name, title, text, formula, code, source, fill, both) for name, title, text, formula, code,
@@ -215,6 +219,19 @@ def topic() -> Topic:
         Control("run", "run", tuple(Stop(name, name) for name in RUNS)),
         Control("step", "step", tuple(Stop(t, str(t)) for t in range(_steps())), "slider"),
     ))  # fmt: skip
+
+
+YOURS = Excerpt(
+    "your own program",
+    1,
+    (
+        "def listen(stage, step, values):",
+        '    if stage == "penalty":',
+        '        print(step, values["total_norm"])',
+        "",
+        "trainer.train(model, loss, plan, state, batches, listen)",
+    ),
+)
 
 
 def _steps() -> int:

@@ -71,7 +71,7 @@ function chart(block, width) {
   }
   if (block.square) marks.unshift(P.ruleX([0], {stroke: "var(--line)"}), P.ruleY([0], {stroke: "var(--line)"}));
   else if (block.marks.some(m => m.shape === "bars")) marks.push(P.ruleY([0], {stroke: "var(--fg)"}));
-  const options = {width, marks, marginLeft: 56, marginRight: 16, marginBottom: 40, x: {label: block.x, labelAnchor: "center", nice: block.square}, y: {label: block.y, grid: true, nice: true, type: block.log ? "log" : "linear"}};
+  const options = {width, marks, marginLeft: 56, marginRight: 16, marginBottom: 40, x: {label: block.x, labelAnchor: "center", nice: block.square}, y: {label: block.y, grid: true, nice: true, type: block.log ? "log" : "linear", tickFormat: block.log ? "~g" : undefined}};
   if (/^(rank|step|example|element)/.test(block.x)) {
     const across = block.marks.flatMap(mark => mark.shape === "across" ? [] : mark.points.flatMap(point => point.length > 1 ? point.slice(0, -1) : point));
     const whole = d3.ticks(Math.min(...across), Math.max(...across), 10).filter(Number.isInteger);
