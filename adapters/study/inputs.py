@@ -14,7 +14,7 @@ from safetensors import SafetensorError, deserialize
 from adapters.study import clips
 from adapters.study.clips import angle_words, cosine_words, direction, flat
 from adapters.study.excerpts import excerpt
-from adapters.study.model import Choice, Control, Fill, Stage, Stop, StudyError, Table, Topic
+from adapters.study.model import Choice, Control, Fill, Stage, Stop, StudyError, Table, Topic, slots
 from adapters.study.numbers import exact, rounded, vector
 from conformance.formats import FLOATS, FormatError, dtype_of, name_of
 from refimpl import clipping, norms
@@ -22,6 +22,8 @@ from refimpl import clipping, norms
 SAFETENSORS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 SHARES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1)
 LONGEST = 20
+SUBSTITUTED = 6
+"""So many elements a formula shows."""
 """Tensors that a table lists."""
 Tensors = dict[str, Any]
 
@@ -104,10 +106,13 @@ def topic(name: str, path: Path, threshold: float | None = None) -> Topic:
                 exact(clipping.global_norm(grads)),
             )
         )
+        shown = [rounded(float(g), 3) for g in flat(grads)[:SUBSTITUTED]]
+        first = " + ".join(f"({g})^2" if g.startswith("−") else f"{{{g}}}^2" for g in shown)
+        more = r" + \dots" if flat(grads).size > SUBSTITUTED else ""
         return Fill(
-            r"n = \sqrt{\sum g^2} = «n»",
+            rf"n = \sqrt{{{first}{more}}} = «n»",
             {"n": exact(clipping.global_norm(grads))},
-            f"{len(tensors)} tensors, {flat(grads).size:,} elements.",
+            f"{len(tensors)} tensor{'s' * (len(tensors) != 1)}, {flat(grads).size:,} elements.",
             (Table("Norms", ("tensor", "type", "elements", "2-norm"), tuple(rows)),),
         )
 
@@ -117,9 +122,17 @@ def topic(name: str, path: Path, threshold: float | None = None) -> Topic:
         cosine, degrees = direction(grads, after)
         changed = int(np.sum(flat(grads) != flat(after)))
         top = largest or 1.0
+        t, i = _largest(grads)
+        used = [grads[t]] if name == "norm" else grads
+        values = {
+            "c": exact(c),
+            "n": exact(clipping.global_norm(used)),
+            "g": exact(grads[t].ravel()[i]),
+            "a": exact(after[t].ravel()[i]),
+        }
         return Fill(
             formula[1],
-            {"c": exact(c), "n": exact(clipping.global_norm(grads)), "m": exact(clipping.global_norm(after))},
+            {slot: values[slot] for slot in slots(formula[1])},
             f"{changed:,} of {flat(grads).size:,} elements change; the norm is "
                 f"{exact(clipping.global_norm(after))}"
             f" now, and the gradient turns by {angle_words(degrees)} (cosine {cosine_words(cosine)}).",
@@ -139,11 +152,19 @@ def topic(name: str, path: Path, threshold: float | None = None) -> Topic:
             Stage("norms", "The norms", "The 2-norm of every tensor, and of all together.",
                   r"n = \sqrt{\sum_i g_i^2}",
                   (excerpt(norms.scaled_norm, "squares = sum_of_squares", "norm = scalar"),), source, norm),
-            Stage("clip", "The clip", "Move the threshold.", formula[0], (code,), source, clipped,
+            Stage("clip", "The clip", "Move the threshold. The numbers are those of the largest element.",
+                  formula[0], (code,), source, clipped,
                 ("threshold",)),
         ),
         (control,),
     )  # fmt: skip
+
+
+def _largest(grads: list[Any]) -> tuple[int, int]:
+    """Return which tensor holds the largest magnitude, and where in it."""
+    tops = [float(np.max(np.abs(g).astype(np.float64), initial=-1.0)) for g in grads]
+    t = int(np.argmax(tops))
+    return t, int(np.argmax(np.abs(grads[t]).astype(np.float64)))
 
 
 def _control(scale: float, threshold: float | None) -> Control:
@@ -163,19 +184,19 @@ def _own_norms(grads: list[Any], c: float) -> list[Any]:
 
 
 _SCALED = r"\hat g = g \cdot \min\left(1, \frac{c}{n}\right)"
-_BOTH = r"n = «n» \quad c = «c» \quad \hat n = «m»"
+_FILLED = r"\hat g = «g» \cdot \min\left(1, \frac{«c»}{«n»}\right) = «a»"
 CLIPS: dict[str, Any] = {
     "value": (
         _value,
-        (r"\hat g_i = \min(\max(g_i, -c), c)", r"\hat g_i = \min(\max(g_i, -«c»), «c») \quad \hat n = «m»"),
+        (r"\hat g_i = \min(\max(g_i, -c), c)", r"\hat g = \min(\max(«g», -«c»), «c») = «a»"),
         excerpt(clipping._limited, "limited = xp.where"),
         "Value clip",
     ),
-    "norm": (_own_norms, (_SCALED.replace("n}", "n_t}"), _BOTH),
+    "norm": (_own_norms, (_SCALED.replace("n}", "n_t}"), _FILLED),
              excerpt(clipping.clip_norm, "norms = [", "for g, n in zip"), "Norm clip"),
     "global_norm": (
         clips.by_global_norm,
-        (_SCALED, r"\min\left(1, \frac{«c»}{«n»}\right) \quad \hat n = «m»"),
+        (_SCALED, _FILLED),
         excerpt(clipping.measure_global_norm, "scale = clipper"),
         "Global-norm clip",
     ),

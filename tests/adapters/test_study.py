@@ -322,10 +322,13 @@ def test_a_control_can_be_set_and_one_stage_be_shown(invoke: Callable[..., Answe
 
 def test_tensors_of_ones_own(tmp_path: Path, invoke: Callable[..., Answer]) -> None:
     file = tmp_path / "my.npy"
-    np.save(file, np.array([3.0, 4.0], np.float32))
+    np.save(file, np.array([3.0, -4.0], np.float32))
     answer = invoke("global_norm", "--input", str(file), "--threshold", "1")
     assert answer.exit_code == 0
-    assert "[0.6, 0.8]" in answer.output
+    assert "n = √(3² + (−4)²) = 5" in answer.output
+    assert " = −4 · min(1, 1 / 5) = −0.8" in answer.output
+    assert "[0.6, −0.8]" in answer.output
+    assert "1 tensor, 2 elements" in answer.output
     page = tmp_path / "page.html"
     assert invoke("value", "--input", str(file), "--html", str(page)).exit_code == 0
     found = re.search(r'id="data">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -215,3 +216,22 @@ def test_pruning_while_training_reaches_its_sparsity() -> None:
     assert curve.sparsity[0] == 0
     assert curve.sparsity[-1] == pytest.approx(0.9, abs=1e-3)
     assert curve.accuracy[-1][1] > 0.85
+
+
+def test_adams_three_places_of_eps_follow_from_their_formulas() -> None:
+    topic = load("adam")
+    stage = next(stage for stage in topic.stages if stage.id == "eps")
+    for t, i, e in product(range(5), range(5), range(3)):
+        shown = topic.fill(stage, {"step": t, "weight": i, "eps": e}).values
+        v = {
+            name: float(text.replace("−", "-").replace("NaN", "nan"))
+            for name, text in shown.items()
+        }
+        corrected = np.sqrt(1 - 0.999 ** (t + 1)) / (1 - 0.9 ** (t + 1))
+        steps = (
+            v["M"] / (np.sqrt(v["V"]) + v["e"]),
+            v["M"] / np.sqrt(v["V"] + v["e"]),
+            corrected * v["m"] / (np.sqrt(v["v"]) + v["e"]),
+        )
+        for place, step in enumerate(steps):
+            assert v[f"W{place}"] == pytest.approx(v[f"w{place}"] - 0.1 * step, abs=1e-6)
