@@ -156,15 +156,16 @@ def register(adapter: Adapter) -> None:
         ("layer.max_pool2d", _pool2d(functional.max_pool2d), {"nan": "ignore"}),
         ("layer.avg_pool2d", _pool2d(functional.avg_pool2d), {}),
         ("layer.relu", elementwise(_run, functional.relu), {"nan": "zero"}),
-        ("layer.leaky_relu", elementwise(_run, _leaky_relu), {}),
+        ("layer.leaky_relu", elementwise(_run, _leaky_relu), {"at_zero": "one"}),
         ("layer.sigmoid", elementwise(_run, functional.sigmoid), {}),
         ("layer.tanh", elementwise(_run, functional.tanh), {}),
         ("layer.flatten", elementwise(_run, _flatten), {}),
-        ("layer.batch_norm", _batch_norm, {"running_variance": "biased"}),
         ("layer.rnn", _rnn, {}),
         ("loss.softmax_cross_entropy", _loss(functional.cross_entropy), {"empty_mean": "undefined"}),
         ("loss.mse", _loss(functional.mse_loss), {"empty_mean": "undefined"}),
         ("loss.binary_cross_entropy", _loss(functional.binary_cross_entropy_with_logits),
-         {"empty_mean": "undefined", "outside_targets": "extrapolate"}),
+         {"empty_mean": "undefined", "outside_targets": "extrapolate", "infinite_logit": "linear_form"}),
     ):  # fmt: skip
         adapter.operation(operation_id, wide, dialect)(function)
+    # Its eps and momentum are float32 for float64 images too.
+    adapter.operation("layer.batch_norm", ("float32",), {"running_variance": "biased"})(_batch_norm)

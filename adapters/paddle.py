@@ -51,6 +51,8 @@ def clip_global_norm(grads: Tensors, *, max_norm: float, ord: float) -> Outputs:
     """``paddle.nn.utils.clip_grad_norm_``."""
     if any(g is other for i, g in enumerate(grads) if g is not None for other in grads[:i]):
         raise Unsupported("a gradient of PaddlePaddle belongs to one parameter")
+    if ord > 0 and ord not in (1, 2, float("inf")):
+        raise Unsupported("paddle.nn.utils.clip_grad_norm_ knows the norms 0, 1, 2 and inf")
     leaves = _with_grads(grads)
     total = utils.clip_grad_norm_(leaves, max_norm, ord)
     return {"grads": [leaf.grad for leaf in leaves], "total_norm": total}
@@ -58,7 +60,7 @@ def clip_global_norm(grads: Tensors, *, max_norm: float, ord: float) -> Outputs:
 
 @adapter.operation(
     "clip.norm",
-    WIDE,
+    ("float32",),  # the CPU has no kernel of it for float64
     {
         "nonfinite": "multiply", "norm": "naive", "infinite_limit": "nan", "below_limit": "unchanged",
     },
@@ -74,7 +76,7 @@ def clip_norm(grads: Tensors, *, max_norm: float, ord: float) -> Outputs:
     return {"grads": clipped, "norms": norms}
 
 
-@adapter.operation("clip.value", WIDE, {"nan_limit": "nan"})
+@adapter.operation("clip.value", WIDE, {"nan_limit": "reject"})
 def clip_value(
     grads: Tensors,
     *,
@@ -93,7 +95,9 @@ def clip_value(
     return {"grads": [None if g is None else paddle.clip(g, min, max) for g in grads]}
 
 
-# --- optimisers ---------------------------------------------------------------------------------
+# --- optimisers: momentum, rho, eps and decay are float32 for parameters of float64 too -----------
+
+NARROW = ("float32",)
 
 
 def _trajectory(
@@ -122,7 +126,7 @@ def _trajectory(
     return {"params": after}
 
 
-@adapter.operation("optim.sgd", WIDE)
+@adapter.operation("optim.sgd", NARROW)
 def optim_sgd(
     params: Tensors, grads: list[Tensors], *, lr: Any, momentum: float, dampening: float,
     nesterov: bool, weight_decay: float,
@@ -145,19 +149,19 @@ def _adam(
     return _trajectory(kind, params, grads, lr, epsilon=eps, **decay, **options)
 
 
-@adapter.operation("optim.adam", WIDE)
+@adapter.operation("optim.adam", NARROW)
 def optim_adam(params: Tensors, grads: list[Tensors], **options: Any) -> Outputs:
     """``paddle.optimizer.Adam``."""
     return _adam(paddle.optimizer.Adam, params, grads, **options)
 
 
-@adapter.operation("optim.adamw", WIDE)
+@adapter.operation("optim.adamw", NARROW)
 def optim_adamw(params: Tensors, grads: list[Tensors], **options: Any) -> Outputs:
     """``paddle.optimizer.AdamW``."""
     return _adam(paddle.optimizer.AdamW, params, grads, **options)
 
 
-@adapter.operation("optim.rmsprop", WIDE, {"eps_at": "inside_root", "momentum_form": "lr_inside"})
+@adapter.operation("optim.rmsprop", NARROW, {"eps_at": "inside_root", "momentum_form": "lr_inside"})
 def optim_rmsprop(
     params: Tensors, grads: list[Tensors], *, lr: Any, alpha: float, eps: float,
     weight_decay: float, **options: Any,
@@ -168,7 +172,7 @@ def optim_rmsprop(
     return _trajectory(kind, params, grads, lr, rho=alpha, epsilon=eps, **decay, **options)
 
 
-@adapter.operation("optim.adagrad", WIDE)
+@adapter.operation("optim.adagrad", NARROW)
 def optim_adagrad(
     params: Tensors, grads: list[Tensors], *, lr: Any, lr_decay: float, eps: float,
     initial_accumulator: float, weight_decay: float,
@@ -181,7 +185,7 @@ def optim_adagrad(
     return _trajectory(paddle.optimizer.Adagrad, params, grads, lr, epsilon=eps, **start, **decay)
 
 
-@adapter.operation("prox.l1", WIDE, {"zero_sign": "positive"})
+@adapter.operation("prox.l1", ("float32",))  # its threshold is float32
 def prox_l1(weights: Tensors, *, strength: float, step: float) -> Outputs:
     """``paddle.nn.functional.softshrink``."""
     shrink = paddle.nn.functional.softshrink
