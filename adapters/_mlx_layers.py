@@ -16,6 +16,8 @@ from adapters._backward import Tensor, Tensors, elementwise, in_stretches, with_
 from adapters.base import Adapter, Unsupported
 
 Outputs = dict[str, Any]
+# Exponentials and convolutions of float64 are computed in float32, which layer.sigmoid shows.
+NARROW = ("float32", "float16", "bfloat16")
 Pair = list[int]
 Pads = list[list[int]]
 
@@ -178,19 +180,22 @@ def register(adapter: Adapter) -> None:
     """Register the layers and losses."""
     for operation_id, function, dialect in (
         ("layer.dense", _dense, {}),
-        ("layer.conv2d", _conv2d, {}),
         ("layer.max_pool2d", _pool2d(nn.MaxPool2d), {"ties": "split"}),
         ("layer.avg_pool2d", _pool2d(nn.AvgPool2d), {"count_padding": True}),
-        ("layer.relu", elementwise(_run, nn.relu), {}),
-        ("layer.leaky_relu", elementwise(_run, _leaky_relu), {}),
+        ("layer.relu", elementwise(_run, nn.relu), {"nan": "no_gradient"}),
+        ("layer.leaky_relu", elementwise(_run, _leaky_relu), {"at_zero": "one"}),
         ("layer.sigmoid", elementwise(_run, nn.sigmoid), {}),
         ("layer.tanh", elementwise(_run, nn.tanh), {}),
         ("layer.flatten", elementwise(_run, _flatten), {}),
         ("layer.batch_norm", _batch_norm, {}),
         ("layer.rnn", _rnn, {}),
-        ("loss.softmax_cross_entropy", _loss(_cross_entropy), {"empty_mean": "undefined"}),
         ("loss.mse", _loss(nn.losses.mse_loss), {"empty_mean": "undefined"}),
-        ("loss.binary_cross_entropy", _loss(_binary_cross_entropy),
-         {"empty_mean": "undefined", "outside_targets": "extrapolate"}),
     ):  # fmt: skip
         adapter.operation(operation_id, dialect=dialect)(function)
+    for operation_id, function, dialect in (
+        ("layer.conv2d", _conv2d, {}),
+        ("loss.softmax_cross_entropy", _loss(_cross_entropy), {"empty_mean": "undefined"}),
+        ("loss.binary_cross_entropy", _loss(_binary_cross_entropy),
+         {"empty_mean": "undefined", "outside_targets": "extrapolate", "infinite_logit": "linear_form"}),
+    ):  # fmt: skip
+        adapter.operation(operation_id, NARROW, dialect)(function)

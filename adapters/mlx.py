@@ -208,7 +208,7 @@ def penalty_elastic_net(weights: Tensors, *, l1: float, l2: float) -> Outputs:
     return _penalty(weights, lambda w: l1 * mx.abs(w).sum() + l2 * mx.square(w).sum(), l1, l2)
 
 
-@adapter.operation("prox.l1", dialect={"zero_sign": "of_weight"})
+@adapter.operation("prox.l1")
 def prox_l1(weights: Tensors, *, strength: float, step: float) -> Outputs:
     """``mlx.nn.softshrink``."""
     return {"weights": [None if w is None else nn.softshrink(w, strength * step) for w in weights]}
