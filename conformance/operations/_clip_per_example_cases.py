@@ -111,6 +111,7 @@ def cases(c: Cases) -> None:
     add("mixed-dtypes", "mixed-dtypes", "C4 C12", mixed, 2.0)
     add("mixed-dtypes-per-tensor", "mixed-dtypes per-tensor", "C4 C12", mixed, 2.0, ("float32",),
         scope="tensor")
+    add("one-tensor-per-tensor", "per-tensor examples", "C2 C4", [w], 2.0, ALL, scope="tensor")
     wide = [random.spread(5, 7), random.spread(5, 2, 3)]
     add("wide-range", "wide-range", "C1 C3", wide, 10.0)
     add("wide-range-16", "wide-range", "C1 C3 C5", [random.spread(6, 9, high=64), random.spread(6, 4, high=64)],

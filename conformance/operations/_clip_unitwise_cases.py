@@ -34,6 +34,7 @@ def cases(c: Cases) -> None:
     add("dense-in-out", "units layouts", "C1 C2 C3", [g, bias], [w, gain], 0.125, -1, ALL)
     add("dense-out-in", "units layouts", "C1 C2 C3", [g, bias], [w, gain], 0.125, 0, ALL)
     add("dense-positive-axis", "units layouts", "C1 C2", [g.T.copy(), bias], [w.T.copy(), gain], 0.125, 1)
+    add("dense-first-from-the-end", "units layouts", "C1 C2", [g, bias], [w, gain], 0.125, -2, ALL)
     add("published-example", "units layouts", "C1 C2 C3", [tensor([6, 0], [8, 1])], [tensor([3, 0], [4,
         1])], 0.1, 1, ALL)
     add("published-example-rows", "units layouts", "C1 C2 C3", [tensor([6, 0], [8, 1])], [tensor([3, 0], [4,

@@ -179,6 +179,7 @@ FLAGS = {
     "uneven-upstream": Flag("EDGE_CASE", "dy is mostly zero, or spans orders of magnitude."),
     "cancellation": Flag("PRECISION", "Large terms cancel, or magnitudes span 1e-3 to 1e3."),
     "nonfinite": Flag("EDGE_CASE", "A NaN or infinite pixel, which must not leak."),
+    "divided": Flag("EDGE_CASE", "So many examples that an implementation may divide them."),
     "bad-geometry": Flag("EDGE_CASE", "Shapes or parameters that do not fit."),
 }  # fmt: skip
 
@@ -315,6 +316,9 @@ def cases(c: Cases) -> None:
             x=x,
             groups=2,
         )
+    add("many-examples", "divided", "C1 C2", (35, 3, 4, 2), (2, 2, 2, 3))
+    add("many-examples-stride", "divided stride", "C2 C3", (33, 5, 4, 1), (2, 2, 1, 2), stride=[2, 1])
+    add("many-examples-pointwise", "divided", "C1 C2", (34, 1, 2, 2), (1, 1, 2, 2))
     bad = "bad-geometry"
     add("kernel-too-large", bad, "C9", (1, 3, 4, 1), (4, 2, 1, 1))
     add("dilated-kernel-too-large", bad, "C9", (1, 3, 4, 1), (2, 2, 1, 1), dilation=[1, 4])

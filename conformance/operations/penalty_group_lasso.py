@@ -193,6 +193,7 @@ def cases(c: Cases) -> None:
     add("sizes", "size two-tensors", "G1", [tensor([3, 4]), tensor([1, -2, 2, 4, -2, 0.5, 1, 3, -1])], 0.2, 0)
     add("sizes-of-one", "size", "G1 G2", [tensor([3.0], [-0.5], [2.0]), random.uniform(3, 8)], 0.2, 0)
     add("last-axis", "axes", "G4", [random.uniform(2, 3, 4)], 0.3, -1)
+    add("first-axis-from-the-end", "axes", "G4", [tensor([3, -4, 0.5], [12, 0.5, -2])], 0.3, -2)
     add("middle-axis", "axes", "G4", [random.uniform(2, 3, 4)], 0.3, 1)
     add("two-axes", "axes", "G4", [random.uniform(2, 3, 4)], 0.3, [0, 2])
     add("two-axes-negative", "axes", "G4", [random.uniform(3, 2, 2)], 0.3, [-1, 0])
