@@ -317,7 +317,14 @@ def cases(c: Cases) -> None:
             groups=2,
         )
     add("many-examples", "divided", "C1 C2", (35, 3, 4, 2), (2, 2, 2, 3))
-    add("many-examples-stride", "divided stride", "C2 C3", (33, 5, 4, 1), (2, 2, 1, 2), stride=[2, 1])
+    add(
+        "many-examples-stride",
+        "divided stride",
+        "C2 C3",
+        (33, 5, 4, 1),
+        (2, 2, 1, 2),
+        stride=[2, 1],
+    )
     add("many-examples-pointwise", "divided", "C1 C2", (34, 1, 2, 2), (1, 1, 2, 2))
     bad = "bad-geometry"
     add("kernel-too-large", bad, "C9", (1, 3, 4, 1), (4, 2, 1, 1))
