@@ -102,7 +102,10 @@ def demonstrate(options: Options, seeds: list[int]) -> tuple[Table, Chart, dict[
     rows: list[Any] = []
     lines = []
     numbers: dict[str, Any] = {}
-    for name, plan in (("no clip", recurrent.UNCLIPPED), ("clip 1", recurrent.CLIPPED)):
+    for name, plan in (
+        ("no clip", recurrent.UNCLIPPED),
+        (f"clip {recurrent.LIMIT}", recurrent.CLIPPED),
+    ):
         found = []
         for seed in seeds:
             data = training.parts(options.data, seed)
@@ -122,7 +125,7 @@ def demonstrate(options: Options, seeds: list[int]) -> tuple[Table, Chart, dict[
         numbers[f"recurrent, {name}, worst loss"] = max(f[0] for f in found)
         numbers[f"recurrent, {name}, best loss"] = min(f[0] for f in found)
     table = Table(
-        f"Recurrent network, digits two pixels at a time; {over(seeds)}; guessing: {recurrent.CHANCE:.3f}",
+        f"Recurrent network, digits four pixels at a time; {over(seeds)}; guessing: {recurrent.CHANCE:.3f}",
         ("clip", "loss, last 40 steps", "largest norm", "test accuracy"),
         ("", ".3f", ".0f", ".1%"),
         rows,
@@ -135,7 +138,7 @@ NOTES = (
     "Images of 8×8 with 16 filters (the article: 28×28, 32). SGD with learning rate 0.1 instead of 0.01: "
     "an epoch here has 40 steps instead of 1,875. Softmax is part of the loss, once.",
     f"The recurrent network: {recurrent.UNITS} tanh units, recurrent weight {recurrent.GAIN} times a rotation, "
-    f"SGD {recurrent.SGD['lr']} with momentum 0.9, {recurrent.EPOCHS} epochs.",
+    f"SGD {recurrent.SGD['lr']:g}, {recurrent.EPOCHS} epochs.",
 )
 
 

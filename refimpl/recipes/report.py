@@ -122,7 +122,8 @@ def shown(value: Value, spec: str) -> str:
     mean = _number(value.mean, spec)
     if math.isnan(value.error):
         return mean
-    return f"{mean} ± {_number(value.error, spec).removesuffix(' %')}"
+    error = _number(value.error, spec.removeprefix("+")).removesuffix(" %")
+    return f"{mean} ± {error}"
 
 
 def _number(value: float, spec: str) -> str:
