@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -94,19 +94,54 @@ def _block(console: Console, block: Block) -> None:
 
 
 def _table(console: Console, block: Table) -> None:
-    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     # On a narrow terminal what names a row, "the squares overflow: `square-overflow-f32`", takes two lines.
     lines = ":\n`" if console.width < WIDE else ": `"
     rows = [(row[0].replace(": `", lines), *row[1:]) for row in block.rows]
-    for column, head in enumerate(block.heads):
-        cells = [line for row in rows for line in row[column].split("\n")]
-        longest = max(map(len, cells), default=0)
-        fits = longest <= (30 if column == 0 else 12)
-        table.add_column(formulas.inline_text(head), overflow="fold", no_wrap=fits)
+    cells = [[formulas.inline_text(cell) for cell in row] for row in (block.heads, *rows)]
+    widths = _widths(cells, console.width - 2)
+    if widths is None:
+        _records(console, block)
+        return
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    for head, width in zip(cells[0], widths, strict=True):
+        table.add_column(head, width=width, overflow="fold")
     states = block.states or ("",) * len(rows)
-    for row, state in zip(rows, states, strict=True):
-        table.add_row(*(Text(formulas.inline_text(cell)) for cell in row), style=STYLES.get(state))
+    for row, state in zip(cells[1:], states, strict=True):
+        table.add_row(*map(Text, row), style=STYLES.get(state))
     console.print(Padding(table, (0, 0, 0, 2)))
+
+
+def _widths(rows: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """Return how wide each column is so that no word is broken, or None where there is no room for that."""
+    columns = list(zip(*rows, strict=True))
+    widths = [
+        max((len(w) for cell in column for w in cell.split()), default=1) for column in columns
+    ]
+    wanted = [
+        max(len(line) for cell in column for line in [*cell.split("\n"), ""]) for column in columns
+    ]
+    left = room - sum(widths) - 3 * len(widths)
+    if left < 0:
+        return None
+    while left and widths != wanted:
+        # What is left goes to the column that has the longest cell for its width.
+        worst = max(range(len(widths)), key=lambda i: wanted[i] / widths[i])
+        widths[worst] += 1
+        left -= 1
+    return widths
+
+
+def _records(console: Console, block: Table) -> None:
+    """Print a table that is too wide row by row, each cell behind its head."""
+    heads = [formulas.inline_text(head) for head in block.heads]
+    states = block.states or ("",) * len(block.rows)
+    for row, state in zip(block.rows, states, strict=True):
+        grid = RichTable.grid(padding=(0, 2))
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(overflow="fold")
+        for head, cell in zip(heads, row, strict=True):
+            grid.add_row(head, Text(formulas.inline_text(cell), style=STYLES.get(state, "")))
+        console.print(Padding(grid, (1, 0, 0, 2)))
 
 
 def _grid(console: Console, block: Grid) -> None:

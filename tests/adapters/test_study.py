@@ -85,6 +85,21 @@ def test_the_page_holds_what_the_terminal_prints(name: str) -> None:
                     assert formulas.inline_text(text) in printed
 
 
+@pytest.mark.parametrize("width", [60, 80, 100])
+@pytest.mark.parametrize("name", QUICK)
+def test_a_narrow_terminal_breaks_no_word_of_a_table(name: str, width: int) -> None:
+    topic = load(name)
+    console = Console(width=width, record=True, file=io.StringIO(), highlight=False)
+    show(console, topic, topic.start())
+    printed = console.export_text()
+    words = set(printed.split())
+    for stage in topic.stages:
+        for block in topic.fill(stage, topic.start()).blocks:
+            for row in getattr(block, "rows", ()):
+                for cell in row if isinstance(block, Table) else ():
+                    assert set(formulas.inline_text(cell).split()) <= words
+
+
 def test_a_page_is_the_same_bytes_in_every_process() -> None:
     program = (
         "import hashlib, sys; from adapters.study import load, html;"
