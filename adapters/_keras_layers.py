@@ -202,8 +202,8 @@ def _binary_cross_entropy(x: Tensor, targets: Tensor, *, reduction: str) -> Outp
 
 def register(adapter: Adapter) -> None:
     """Register the layers and losses."""
-    narrow = {"hyperparameters": "float32"} if BACKEND == "tensorflow" else {}
-    relu = {"nan": "no_gradient"} if BACKEND == "tensorflow" else {}
+    leaky = {"tensorflow": {"hyperparameters": "float32"}, "jax": {"at_zero": "one"}}
+    relu = {} if BACKEND == "torch" else {"nan": "no_gradient"}
     pool = {"nan": "ignore"} if BACKEND == "tensorflow" else {}
     for operation_id, function, dialect in (
         ("layer.dense", _dense, {}),
@@ -211,7 +211,7 @@ def register(adapter: Adapter) -> None:
         ("layer.max_pool2d", _pool2d(keras.layers.MaxPooling2D), pool),
         ("layer.avg_pool2d", _pool2d(keras.layers.AveragePooling2D), {}),
         ("layer.relu", elementwise(_run, ops.relu), relu),
-        ("layer.leaky_relu", elementwise(_run, _leaky_relu), narrow),
+        ("layer.leaky_relu", elementwise(_run, _leaky_relu), leaky.get(BACKEND, {})),
         ("layer.sigmoid", elementwise(_run, ops.sigmoid), {}),
         ("layer.tanh", elementwise(_run, ops.tanh), {}),
         ("layer.dropout", _dropout, {}),

@@ -124,6 +124,8 @@ def _penalty(weights: Tensors, regularizer: Callable[[Tensor], Tensor]) -> Outpu
 
 
 PENALTY = {"hyperparameters": "float32", **FLUSH} if BACKEND == "tensorflow" else FLUSH
+# Clipping to [0, a negative limit] gives 0, but on JAX the limit.
+NEGATIVE = {} if BACKEND == "jax" else {"negative_limit": "zeros"}
 SIGN = {"sign_of_zero": "plus_one"} if BACKEND == "jax" else {}
 
 
@@ -150,7 +152,7 @@ def penalty_elastic_net(weights: Tensors, *, l1: float, l2: float) -> Outputs:
     WIDE,
     {
         "eps": 1e-7, "below_limit": "rescaled", "nonfinite": "multiply", "norm": "naive",
-        "infinite_limit": "multiply", "negative_limit": "zeros", "nan_limit": "all_nan", **FLUSH,
+        "infinite_limit": "multiply", "nan_limit": "all_nan", **NEGATIVE, **FLUSH,
     },
 )  # fmt: skip
 def project_max_norm(weights: Tensors, *, max_norm: float, axis: int | list[int]) -> Outputs:
