@@ -27,7 +27,7 @@ node_packages := $(if $(shell command -v npm),$(tfjs)/node_modules/.package-lock
 
 all_tests := $(or $(SLOW),$(filter true,$(CI)))
 
-.PHONY: help verify verify-all records test test-long fixtures bench clean
+.PHONY: help verify verify-all records test test-long mutants fixtures bench clean
 .NOTPARALLEL:
 
 help: ## say what there is
@@ -64,6 +64,11 @@ test-long: extras := $(test_extras)
 test-long: $(call stamps,$(test_extras)) ## run the tests that take minutes: whole recipes, fuzzing, pages made anew
 	$(BIN)/python -m pytest -n $(JOBS) -m long
 
+# Some processor hours; what was asked before and still stands is not asked again.
+mutants: extras := test mutation
+mutants: $(call stamps,test mutation) ## change refimpl a line at a time, see that the suite notices; writes docs/mutation.md
+	$(BIN)/python -m mutation --jobs $(if $(filter-out auto,$(JOBS)),$(JOBS),2)
+
 fixtures: $(call stamps) ## compute conformance/fixtures/ again
 	$(BIN)/python -m conformance.build
 
@@ -86,7 +91,7 @@ $(tfjs)/node_modules/.package-lock.json: $(tfjs)/package.json $(tfjs)/package-lo
 	@touch $@
 
 # The first missing stamp installs all that the goal asked for and touches every stamp of it.
-$(call stamps,$(test_extras)): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
+$(call stamps,$(test_extras) mutation): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	@echo 'installing secateurs$(if $(extras), with $(strip $(extras))) into $(VENV)'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	    -e '.$(if $(extras),[$(subst $(space),$(comma),$(strip $(extras)))])'
