@@ -12,16 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from .numpy_threads import in_parallel
+from .numpy_threads import dealt, in_parallel
 
 SMALL = 2**19
 """Multiplications from which on OpenBLAS uses a second thread."""
 
 WORTHWHILE = 8
 """With fewer rows to a piece than this, a large product is the quicker one."""
-
-PARTS = 16
-"""Into so many parts the pieces are divided for threads, however many there are."""
 
 
 def product(a: Any, b: Any) -> Any:
@@ -37,39 +34,28 @@ def product(a: Any, b: Any) -> Any:
     at_once = (SMALL - 1) // (rows * k * n // longest)
     if at_once < WORTHWHILE:
         return np.matmul(a, b)
-    whole = longest - longest % at_once
+    count = longest // at_once
+    whole, parts = count * at_once, dealt(count)
     if k == longest:
-        left = a[:, :whole].reshape(rows, -1, at_once).transpose(1, 0, 2)
-        right = b[:whole].reshape(-1, at_once, n)
-        parts = _parts(len(left))
+        left, right = _columns(a, whole, at_once), b[:whole].reshape(count, at_once, n)
         sums = in_parallel(lambda: lambda part: np.matmul(left[part], right[part]).sum(0), parts)
         return sum(sums, np.matmul(a[:, whole:], b[whole:]))
     out = np.empty((rows, n), a.dtype)
     if rows == longest:
-        pieces, rest = out[:whole].reshape(-1, at_once, n), out[whole:]
-        left = a[:whole].reshape(-1, at_once, k)
-        in_parallel(
-            lambda: lambda part: np.matmul(left[part], b, out=pieces[part]), _parts(len(left))
-        )
-        np.matmul(a[whole:], b, out=rest)
+        left, right = a[:whole].reshape(count, at_once, k), np.broadcast_to(b, (count, k, n))
+        pieces = out[:whole].reshape(count, at_once, n)
+        np.matmul(a[whole:], b, out=out[whole:])
     else:
-        pieces, rest = _columns(out, whole, at_once), out[:, whole:]
-        right = _columns(b, whole, at_once)
-        in_parallel(
-            lambda: lambda part: np.matmul(a, right[part], out=pieces[part]), _parts(len(right))
-        )
-        np.matmul(a, b[:, whole:], out=rest)
+        left, right = np.broadcast_to(a, (count, rows, k)), _columns(b, whole, at_once)
+        pieces = _columns(out, whole, at_once)
+        np.matmul(a, b[:, whole:], out=out[:, whole:])
+    in_parallel(lambda: lambda part: np.matmul(left[part], right[part], out=pieces[part]), parts)
     return out
 
 
 def _columns(matrix: Any, whole: int, at_once: int) -> Any:
     """Return the first ``whole`` columns as a stack of matrices of ``at_once`` columns, a view."""
     return matrix[:, :whole].reshape(len(matrix), -1, at_once).transpose(1, 0, 2)
-
-
-def _parts(pieces: int) -> list[slice]:
-    step = -(-pieces // PARTS)
-    return [slice(start, start + step) for start in range(0, pieces, step)]
 
 
 def multiply(a: Any, b: Any, out: Any) -> None:

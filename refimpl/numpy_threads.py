@@ -32,6 +32,15 @@ def _default() -> int:
 THREADS = _default()
 """How many threads the fast forms use, the caller's own among them."""
 
+PARTS = 16
+"""Into so many parts work is dealt out, however many threads there are."""
+
+
+def dealt(count: int, parts: int = PARTS) -> list[slice]:
+    """Return the slices that deal ``count`` pieces of work out in order, in at most so many parts."""
+    step = -(-count // parts)
+    return [slice(start, start + step) for start in range(0, count, step or 1)]
+
 
 def in_parallel(
     prepare: Callable[[], Callable[[Part], Result]], parts: Sequence[Part]

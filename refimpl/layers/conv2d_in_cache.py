@@ -20,14 +20,11 @@ from typing import Any
 import numpy as np
 
 from ..numpy_products import multiply, transposed_product
-from ..numpy_threads import in_parallel
+from ..numpy_threads import PARTS, dealt, in_parallel
 from .windows import Axis
 
 CACHE = 2**20
 """Bytes of windows, and of what is computed from them, at once: half of what a core has for itself."""
-
-PARTS = 16
-"""Into so many parts a batch is divided for threads, however many there are."""
 
 THREADED_FROM = 2**25
 """From so many multiplications on, more than one thread is worth waking."""
@@ -184,8 +181,7 @@ def _blocks(shape: tuple[int, ...], size: int) -> list[list[Block]]:
 
 def _parts(blocks: list[list[Block]], count: int) -> list[list[Block]]:
     """Return the blocks in at most so many parts; threads never share an image."""
-    step = -(-len(blocks) // count)
-    return [list(chain(*blocks[i : i + step])) for i in range(0, len(blocks), step)]
+    return [list(chain(*blocks[part])) for part in dealt(len(blocks), count)]
 
 
 def _laid_out(windows: Any, largest: Block) -> Callable[[Block], Any]:
