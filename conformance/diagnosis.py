@@ -19,7 +19,7 @@ from conformance.commands.snippet import snippet
 from conformance.compare import compare, differs
 from conformance.judge import Verdict, stand_in
 from conformance.operation import Mistake, Operation, Setting, sizes
-from conformance.wording import departure, describe
+from conformance.wording import departure, describe, first_few
 
 BUDGET = 5.0
 """Seconds of computing for one operation."""
@@ -364,10 +364,8 @@ def _tell(evidence: _Evidence, failing: list[Verdict], found: list[Hypothesis]) 
     if others and found:
         sentence += f" in {explained} of {len(failing)} failing cases"
     if unrefused:
-        messages = [v.message.removeprefix("must be refused: ") for v in unrefused]
-        reasons = list(dict.fromkeys(messages))
-        more = len(reasons) - REASONS
-        why = "; ".join([*reasons[:REASONS], *([f"and {more} more"] if more > 0 else [])])
+        reasons = [v.message.removeprefix("must be refused: ") for v in unrefused]
+        why = "; ".join(first_few(reasons, REASONS))
         lacking = f"does not refuse what must be refused ({_cases(unrefused)}): {why}"
         sentence = f"{sentence}; it {lacking}" if sentence else lacking
     if others and not found:

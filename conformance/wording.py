@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from conformance.operation import Mistake, Operation, Setting, write
@@ -59,3 +59,10 @@ def _phrases(operation: Operation, changed: Mapping[str, Any], setting: Setting)
         said |= {f"{prefix}.{n}".lstrip(".") for n in beside if "{" + n + "}" in words}
         phrases.append((name, words.format(**beside) or f"{name} = {write(value)}"))
     return (phrase for name, phrase in phrases if name not in said)
+
+
+def first_few(words: Iterable[str], most: int) -> list[str]:
+    """Return different words once each: the first ``most``, and how many more there are."""
+    different = list(dict.fromkeys(words))
+    more = len(different) - most
+    return [*different[:most], *([f"and {more} more"] if more > 0 else [])]
