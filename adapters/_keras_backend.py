@@ -36,7 +36,7 @@ if BACKEND == "tensorflow":
 elif BACKEND == "torch":
     import torch as backend
 
-    from adapters.torch import to_torch as to_native
+    from adapters._torch_arrays import to_torch as to_native
 
     VERSION = backend.__version__
     FLUSH = {}

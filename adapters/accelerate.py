@@ -9,7 +9,7 @@ from accelerate import Accelerator, __version__
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import Tensor
 
-from adapters import torch as pytorch
+from adapters._torch_arrays import to_numpy, to_torch
 from adapters._torch_training import make_optimizer
 from adapters.base import Adapter, Unsupported
 
@@ -17,8 +17,8 @@ adapter = Adapter(
     "accelerate",
     version=__version__,
     homepage="https://huggingface.co/docs/accelerate",
-    to_native=pytorch.to_torch,
-    to_numpy=pytorch.to_numpy,
+    to_native=to_torch,
+    to_numpy=to_numpy,
 )
 
 

@@ -11,7 +11,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from adapters import torch as pytorch
+from adapters._torch_arrays import to_numpy, to_torch
 from adapters._torch_training import make_optimizer
 from adapters.base import Adapter, Unsupported
 
@@ -24,8 +24,8 @@ adapter = Adapter(
     "lightning",
     version=lightning.__version__,
     homepage="https://lightning.ai/docs/pytorch",
-    to_native=pytorch.to_torch,
-    to_numpy=pytorch.to_numpy,
+    to_native=to_torch,
+    to_numpy=to_numpy,
 )
 
 

@@ -10,8 +10,8 @@ import torch
 from nncf.torch.function_hook.pruning.magnitude.algo import get_pruned_modules
 from torch import Tensor
 
+from adapters._torch_arrays import to_numpy, to_torch
 from adapters.base import Adapter, Unsupported
-from adapters.torch import to_numpy, to_torch
 
 logging.disable(logging.WARNING)
 

@@ -9,8 +9,8 @@ import torch
 from opacus.optimizers import DPOptimizer, DPPerLayerOptimizer
 from torch import Tensor
 
+from adapters._torch_arrays import to_numpy, to_torch
 from adapters.base import Adapter, Rejected, Unsupported
-from adapters.torch import to_numpy, to_torch
 
 adapter = Adapter(
     "opacus",

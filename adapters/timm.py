@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adapters._torch_arrays import to_numpy, to_torch
 from adapters.base import Adapter, NotStarted, Rejected, Unsupported
-from adapters.torch import to_numpy, to_torch
 
 Tensors = list[Tensor | None]
 

@@ -1,6 +1,6 @@
 """PyTorch where ``foreach`` is given: all tensors in one call of a kernel, or one tensor after the other.
 
-Left to itself it chooses, on a CPU, the first for clipping and the second for optimisers (see ``torch.py``).
+Left to itself it chooses, on a CPU, the first for clipping and the second for optimisers.
 """
 
 from __future__ import annotations
@@ -9,13 +9,9 @@ from functools import partial
 
 import torch
 
-from adapters import torch as pytorch
+from adapters import _torch_clipping, _torch_optimizers
+from adapters._torch_arrays import to_numpy, to_torch
 from adapters.base import Adapter
-
-OPERATIONS = (
-    "clip.global_norm", "clip.norm", "clip.value",
-    "optim.sgd", "optim.adam", "optim.adamw", "optim.rmsprop", "optim.adagrad",
-)  # fmt: skip
 
 
 def _adapter(name: str, foreach: bool) -> Adapter:
@@ -23,14 +19,13 @@ def _adapter(name: str, foreach: bool) -> Adapter:
         name,
         version=torch.__version__,
         homepage="https://pytorch.org",
-        to_native=pytorch.to_torch,
-        to_numpy=pytorch.to_numpy,
+        to_native=to_torch,
+        to_numpy=to_numpy,
     )
-    asked = pytorch.adapter
-    for operation in OPERATIONS:
-        function = partial(asked.functions[operation], foreach=foreach)
-        dialect = asked.dialect.get(operation)
-        adapter.operation(operation, asked.dtypes[operation], dialect)(function)
+    for shared in (_torch_clipping.operations, _torch_optimizers.operations):
+        adapter.include(shared)
+        for operation, function in shared.functions.items():
+            adapter.functions[operation] = partial(function, foreach=foreach)
     return adapter
 
 

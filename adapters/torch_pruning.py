@@ -9,8 +9,8 @@ import torch
 import torch_pruning as tp
 from torch import Tensor
 
+from adapters._torch_arrays import to_numpy, to_torch
 from adapters.base import Adapter, Unsupported
-from adapters.torch import to_numpy, to_torch
 
 adapter = Adapter(
     "torch_pruning",

@@ -11,8 +11,8 @@ import torchao
 from torch import Tensor
 from torchao.sparsity import WandaSparsifier
 
+from adapters._torch_arrays import to_numpy, to_torch
 from adapters.base import Adapter, Rejected, Unsupported
-from adapters.torch import to_numpy, to_torch
 
 logging.disable(logging.WARNING)
 warnings.simplefilter("ignore")

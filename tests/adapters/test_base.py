@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
+from pathlib import Path
+
+import adapters
+from conformance import participants
 
 CHATTY = """
 import os
@@ -33,3 +38,18 @@ def test_what_a_library_prints_goes_to_standard_error() -> None:
     assert json.loads(done.stdout) == {"id": 7, "outputs": {"y": one, "dx": one}}
     assert "said in Python" in done.stderr
     assert "said beneath it" in done.stderr
+
+
+def test_no_adapter_imports_another() -> None:
+    modules = set(participants.adapters().values())
+    found = []
+    for path in Path(str(adapters.__file__)).parent.glob("*.py"):
+        own = f"adapters.{path.stem}"
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            names = []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            found += [(own, name) for name in names if name in modules - {own}]
+    assert found == []

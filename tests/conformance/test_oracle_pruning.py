@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapters.torch import to_numpy, to_torch
+from adapters._torch_arrays import to_numpy, to_torch
 from conformance.cases import Case, Stream
 from conformance.compare import compare
 from conformance.exact import ctx

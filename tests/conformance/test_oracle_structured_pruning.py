@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adapters.torch import to_numpy, to_torch
+from adapters._torch_arrays import to_numpy, to_torch
 from conformance.cases import Case
 from conformance.compare import compare
 from conformance.judge import stand_in
