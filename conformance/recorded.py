@@ -5,6 +5,8 @@ implementations whose libraries never share an environment, or a language, can b
 
     python -m conformance.recorded torch            # ask, and write conformance/data/runs/torch.json
     python -m conformance.recorded --from run.jsonl # take what `secateurs verify --jsonl` wrote
+
+Where the cases of a few operations changed, a run of these (``--operation``) renews their part of a record.
 """
 
 from __future__ import annotations
@@ -14,14 +16,22 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from conformance import __version__, expected, participants, records, report, runner
+from conformance import (
+    __version__,
+    environments,
+    expected,
+    participants,
+    records,
+    report,
+    runner,
+)
 from conformance.cases import Case
 from conformance.compare import show
 from conformance.formats import name_of
@@ -286,17 +296,44 @@ def shipped(folder: Path | None = None) -> dict[str, Record]:
 # --- making --------------------------------------------------------------------------------------
 
 
-def ask(adapters: Iterable[str], expecting: bool = True) -> list[Run]:
-    """Run the suite on adapters, and diagnose; ``expecting``: with expected failures marked."""
+def ask(adapters: Iterable[str], expecting: bool = True) -> Iterator[Run]:
+    """Run the suite on one adapter after the other, and diagnose; ``expecting``: with expected failures marked.
+
+    Raises:
+        ExpectationsError: a list of expected failures cannot be read; before anybody is asked.
+    """
+    lists = {name: expected.read(name) if expecting else [] for name in adapters}
     known = participants.adapters()
-    commands = {name: participants.command(name, known[name]) for name in adapters}
     cases = runner.select(names())
-    done = runner.run_all(commands, cases, jobs=os.cpu_count() or 1)
-    for run in done:
-        if expecting:
-            expected.apply(run, expected.read(run.participant))
-        runner.explain(run)
-    return done
+    for name, entries in lists.items():
+        command = {name: participants.command(name, known[name])}
+        for run in runner.run_all(command, cases, jobs=os.cpu_count() or 1):
+            expected.apply(run, entries)
+            runner.explain(run)
+            yield run
+
+
+def keep(record: Record) -> Path:
+    """Write a record into the suite's own folder; return the file.
+
+    What was asked of some operations only takes their place in the record that is there.
+
+    Raises:
+        records.RecordError: that one is of another version.
+    """
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / f"{record.name}.json"
+    if path.exists() and set(record.operations) < set(names()):
+        (before,) = read(path)
+        if (before.suite, before.about) != (record.suite, record.about):
+            raise records.RecordError(
+                f"{path}: is of {before.title}; ask {record.title} every case"
+            )
+        record.operations = before.operations | record.operations
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(record.text(), encoding="utf-8")
+    os.replace(part, path)
+    return path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -314,23 +351,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no adapter {unknown[0]!r}; there are: {', '.join(known)}")
     if not (options.adapters or options.files):
         parser.error("name an adapter, or give reports with --from")
+    # A run takes minutes: what is missing is said before the first of them.
+    absent = [name for name in options.adapters if not _here(name, known[name])]
+    for name in absent:
+        print(f"{name}: {participants.place(name, known[name])}", file=sys.stderr)
+    if absent:
+        return 3
     try:
         found = [record for path in options.files for record in read(path)]
-    except records.RecordError as error:
+        runs = ask(options.adapters)
+        for record in found:
+            _say(record)
+        for run in runs:
+            made = of(run)
+            if made is None:
+                print(f"{run.participant}: {run.not_started}", file=sys.stderr)
+                return 3
+            _say(made)
+    except (records.RecordError, expected.ExpectationsError) as error:
         parser.error(str(error))
-    for run in ask(options.adapters) if options.adapters else []:
-        record = of(run)
-        if record is None:
-            print(f"{run.participant}: {run.not_started}", file=sys.stderr)
-            return 3
-        found.append(record)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for record in found:
-        path = FOLDER / f"{record.name}.json"
-        path.write_text(record.text(), encoding="utf-8")
-        asked = sum(tally.asked for tally in record.operations.values())
-        print(f"{path}: {record.title}, {asked} cases asked")
     return 0
+
+
+def _here(name: str, module: str) -> bool:
+    missing = participants.lacking(module) or environments.absent(name)
+    return not missing or environments.ready(name)
+
+
+def _say(record: Record) -> None:
+    asked = sum(tally.asked for tally in record.operations.values())
+    print(f"{keep(record)}: {record.title}, {asked} cases asked")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -100,6 +101,53 @@ def test_the_maker_of_records_writes_them_and_complains_in_one_line(
     with pytest.raises(SystemExit):
         recorded.main(["--from", str(path)])
     assert "r.json" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_run_of_some_operations_renews_these_in_the_record_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(recorded, "FOLDER", tmp_path)
+    whole = {name: tally(passed=2) for name in names()}
+    recorded.keep(Record("one", "1", about("3"), whole))
+    recorded.keep(Record("one", "1", about("3"), {"clip.norm": tally(passed=5)}))
+    (found,) = recorded.shipped().values()
+    assert found.operations == whole | {"clip.norm": tally(passed=5)}
+    path = tmp_path / "later"
+    path.write_text(Record("one", "1", about("4"), {"clip.norm": tally(passed=6)}).text())
+    with pytest.raises(SystemExit):
+        recorded.main(["--from", str(path)])
+    assert "is of one 3; ask one 4 every case" in capsys.readouterr().err
+    assert recorded.shipped()["one"] == found
+
+
+def test_who_is_missing_is_said_before_anybody_is_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = {"refimpl": "adapters.refimpl", "gone": "adapters.no_such_module"}
+    monkeypatch.setattr(participants, "adapters", lambda: known)
+    monkeypatch.setattr(recorded.runner, "run_all", pytest.fail)
+    assert recorded.main(["refimpl", "gone"]) == 3
+    assert capsys.readouterr().err.startswith("gone: not installed: adapters.no_such_module")
+
+
+def test_a_finished_run_is_kept_before_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: Run
+) -> None:
+    monkeypatch.setattr(recorded, "FOLDER", tmp_path)
+    monkeypatch.setattr(
+        participants, "adapters", lambda: {"first": "adapters.refimpl", "then": "adapters.refimpl"}
+    )
+
+    def run_all(commands: dict[str, list[str]], *_: object, **__: object) -> list[Run]:
+        (name,) = commands
+        if name == "then":
+            raise KeyboardInterrupt
+        return [dataclasses.replace(wrong, participant=name)]
+
+    monkeypatch.setattr(recorded.runner, "run_all", run_all)
+    with pytest.raises(KeyboardInterrupt):
+        recorded.main(["first", "then"])
+    assert list(recorded.shipped()) == ["first"]
 
 
 def tally(**counts: int) -> Tally:
