@@ -19,7 +19,7 @@ from . import checkpoints, datasets, models, trainer
 from .arrays import namespace
 from .backends import BACKENDS, Backend, Unavailable, backend
 
-WRONG_USAGE, NOT_STARTED, INTERRUPTED = 2, 3, 130
+NOT_READ, WRONG_USAGE, NOT_STARTED, INTERRUPTED = 1, 2, 3, 130
 PROGRAMS = {
     "recipe": ".recipes.command",
     "compress": ".compress",
@@ -81,29 +81,42 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     """Run a command; one line on standard error if something is wrong."""
-    if arguments and arguments[0] in PROGRAMS:
-        try:
-            # Each is imported only by those who want it.
-            return int(import_module(PROGRAMS[arguments[0]], "refimpl").main(arguments[1:]))
-        except KeyboardInterrupt as stop:
-            print(f"secateurs: {stop or 'interrupted'}", file=sys.stderr)
-            return INTERRUPTED
-    if not arguments or arguments[0] != "train":
+    name = arguments[0] if arguments else ""
+    if name != "train" and name not in PROGRAMS:
         names = "|".join(["train", *PROGRAMS])
         print(f"usage: python -m refimpl {names} [--help]", file=sys.stderr)
         return WRONG_USAGE
-    options = parser().parse_args(arguments[1:])
     try:
-        library = backend(options.backend, options.device)
+        try:
+            _run(name, arguments[1:])
+        finally:
+            # Here, where a closed pipe is understood; --help, too, leaves by an exception.
+            sys.stdout.flush()
     except Unavailable as reason:
-        print(f"secateurs: {reason}", file=sys.stderr)
-        return NOT_STARTED
-    try:
-        train(options, library)
+        return _complain(str(reason), NOT_STARTED)
+    except KeyboardInterrupt as stop:
+        return _complain(str(stop) or "interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # Who reads has seen enough; else Python would complain once more when it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOT_READ
     except (ValueError, TypeError, KeyError, OSError) as error:
-        print(f"secateurs: {error}", file=sys.stderr)
-        return WRONG_USAGE
+        return _complain(str(error), WRONG_USAGE)
     return 0
+
+
+def _run(name: str, arguments: Sequence[str]) -> None:
+    if name == "train":
+        options = parser().parse_args(arguments)
+        train(options, backend(options.backend, options.device))
+    else:
+        # Each is imported only by those who want it.
+        import_module(PROGRAMS[name], "refimpl").main(arguments)
+
+
+def _complain(line: str, code: int) -> int:
+    print(f"secateurs: {line}", file=sys.stderr)
+    return code
 
 
 def train(options: argparse.Namespace, library: Backend) -> None:

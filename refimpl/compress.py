@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,12 +15,11 @@ import numpy as np
 from . import compression, model_files, models
 from .model_files import Stored
 from .recipes import a2, a4, neurons, training
-from .recipes.command import show_charts, write_whole
+from .recipes.command import tell
 from .recipes.compress_report import BATCH, PAIRS, ROUNDS, Measures, report_of
-from .recipes.report import Report, as_json, as_text
+from .recipes.report import Report
 from .recipes.training import Data
 
-WRONG_USAGE = 2
 MOST_ROUNDS, SECONDS = 500, 2.0
 
 
@@ -46,25 +44,17 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command; one line on standard error if something is wrong."""
+def main(arguments: Sequence[str]) -> None:
+    """Run the command. Raises ValueError, TypeError or OSError with one line that says what is wrong."""
     given = parser().parse_args(arguments)
     progress = training.Progress()
     try:
         check(given)
         given.out.mkdir(parents=True, exist_ok=True)
         report = compress(given, progress)
-        progress.done()
-        print(as_text(report))
-        if given.json:
-            write_whole(given.json, as_json(report).encode())
-        show_charts(report, given.plot)
-    except (ValueError, TypeError, OSError) as error:
-        print(f"secateurs: {error}", file=sys.stderr)
-        return WRONG_USAGE
     finally:
         progress.done()
-    return 0
+    tell(report, given.json, given.plot)
 
 
 def check(given: argparse.Namespace) -> None:

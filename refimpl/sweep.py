@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import secrets
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,23 +19,17 @@ import numpy as np
 
 from . import datasets
 from .recipes import sweep_runs, training
-from .recipes.command import write_whole
+from .recipes.command import tell, write_whole
 from .recipes.report import (
-    NO_MATPLOTLIB,
     Chart,
     Report,
     Series,
     Table,
-    as_json,
-    as_text,
-    chart_text,
     measured,
-    plot,
 )
 from .recipes.sweep_log import Log, as_csv
 from .recipes.training import Data, Part, Progress
 
-WRONG_USAGE = 2
 GRIDS = {
     "amount": (0.0, 0.5, 0.8, 0.9, 0.95, 0.98),
     "threshold": (0.0, 0.01, 0.03, 0.06, 0.1, 0.15),
@@ -83,20 +74,13 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run a sweep; one line on standard error if something is wrong."""
+def main(arguments: Sequence[str]) -> None:
+    """Run a sweep. Raises ValueError, TypeError or OSError with one line that says what is wrong."""
     given = parser().parse_args(arguments)
-    try:
-        check(given)
-        given.out.mkdir(parents=True, exist_ok=True)
-        report = sweep(given)
-    except (ValueError, TypeError, OSError) as error:
-        print(f"secateurs: {error}", file=sys.stderr)
-        return WRONG_USAGE
-    print(as_text(report))
-    for chart in report.charts:
-        print("\n" + chart_text(chart))
-    return 0
+    check(given)
+    given.out.mkdir(parents=True, exist_ok=True)
+    report = sweep(given)
+    tell(report, given.out / "results.json", given.out / "sweep.png", always_charts=True)
 
 
 def check(given: argparse.Namespace) -> None:
@@ -188,9 +172,7 @@ def sweep(given: argparse.Namespace) -> Report:
         raise KeyboardInterrupt(f"{kept}, the same command does the others") from None
     finally:
         progress.done()
-    write_whole(given.out / "results.json", as_json(report).encode())
     write_whole(given.out / "results.csv", as_csv(runs).encode())
-    draw(report, given.out / "sweep.png")
     return report
 
 
@@ -318,17 +300,3 @@ def _line(where: str, rows: list[Any]) -> Series:
         if named or not isinstance(row[1], str)
     ]
     return Series(where, sorted(points))
-
-
-def draw(report: Report, path: Path) -> None:
-    """Draw the charts, where matplotlib is installed."""
-    if not report.charts:
-        return
-    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
-    try:
-        plot(report.charts, temporary)
-        os.replace(temporary, path)
-    except ModuleNotFoundError:
-        print(NO_MATPLOTLIB, file=sys.stderr)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .report import NO_MATPLOTLIB, Claim, Report, as_json, as_text, chart_text, plot
+from .report import NO_MATPLOTLIB, Chart, Claim, Report, as_json, as_text, chart_text, plot
 from .training import Options, Progress
 
 RECIPES = ("A1", "A2", "A3", "A4", "A5")
-WRONG_USAGE = 2
 
 
 def recipe(name: str) -> Any:
@@ -69,17 +68,9 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run a recipe; one line on standard error if something is wrong."""
+def main(arguments: Sequence[str]) -> None:
+    """Run a recipe. Raises ValueError, TypeError or OSError with one line that says what is wrong."""
     given = parser().parse_args(arguments)
-    try:
-        return _run(given)
-    except (ValueError, TypeError, OSError) as error:
-        print(f"secateurs: {error}", file=sys.stderr)
-        return WRONG_USAGE
-
-
-def _run(given: argparse.Namespace) -> int:
     module, known = recipe(given.recipe), claims(given.recipe)
     for path in (given.json, given.plot, given.script, given.page):
         if path is not None and not path.absolute().parent.is_dir():
@@ -91,26 +82,22 @@ def _run(given: argparse.Namespace) -> int:
         from .script import save
 
         save(given.script, module.script(given.seed), json.loads(given.dialect))
-        return 0
+        return
     if given.claim == "list":
         for claim in known.values():
             print(f"{claim.name:14s} {claim.said}")
-        return 0
+        return
     progress = Progress()
     options = Options(given.data, given.seed, given.seeds, given.epochs, progress)
     if given.page is not None:
         write_whole(given.page, everything(given.recipe.upper(), module, known, options).encode())
-        return 0
+        return
     if given.claim is None:
         report = module.run(options)
     else:
         report = _claim(known, given, options)
     progress.done()
-    print(as_text(report))
-    if given.json:
-        write_whole(given.json, as_json(report).encode())
-    show_charts(report, given.plot)
-    return 0
+    tell(report, given.json, given.plot)
 
 
 def everything(name: str, module: Any, known: dict[str, Claim], options: Options) -> str:
@@ -153,20 +140,33 @@ def _claim(known: dict[str, Claim], given: argparse.Namespace, options: Options)
     return claim.run(options)
 
 
-def show_charts(report: Report, path: Path | None) -> None:
-    """Draw a report's charts into a picture, or, without a file or matplotlib, print them."""
-    if path is not None and report.charts:
-        temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
-        try:
-            plot(report.charts, temporary)
-            os.replace(temporary, path)
-            return
-        except ModuleNotFoundError:
-            print(f"\n{NO_MATPLOTLIB}; the charts in characters:", file=sys.stderr)
-        finally:
-            temporary.unlink(missing_ok=True)
-    for chart in report.charts:
+def tell(
+    report: Report, json_file: Path | None, picture: Path | None, *, always_charts: bool = False
+) -> None:
+    """Write a report to the files that are asked for and print it; charts too, unless they are drawn.
+
+    Files come first: they are there even if nobody reads the text to its end.
+    """
+    if json_file is not None:
+        write_whole(json_file, as_json(report).encode())
+    drawn = picture is not None and bool(report.charts) and draw(report.charts, picture)
+    print(as_text(report))
+    for chart in [] if drawn and not always_charts else report.charts:
         print("\n" + chart_text(chart))
+
+
+def draw(charts: Sequence[Chart], path: Path) -> bool:
+    """Draw charts into a picture, whole or not at all; say so and return False without matplotlib."""
+    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+    try:
+        plot(charts, temporary)
+        os.replace(temporary, path)
+        return True
+    except ModuleNotFoundError:
+        print(NO_MATPLOTLIB, file=sys.stderr)
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -213,3 +214,21 @@ def test_idx_files(tmp_path: Path) -> None:
     images.write_bytes(header(3, 3, 4) + bytes(36))
     with pytest.raises(ValueError, match="do not belong together"):
         datasets.idx(images, labels)
+
+
+@pytest.mark.parametrize("command", ["train --epochs 2", "recipe A1 --claim list", "recipe --help"])
+def test_a_reader_who_has_seen_enough_is_not_told_of_a_broken_pipe(command: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = subprocess.run(
+        [sys.executable, "-m", "refimpl", *command.split()],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+    )
+    os.close(writer)
+    # argparse itself keeps silent where its help is not read, if the stream is not buffered.
+    codes = {0, 1} if "--help" in command else {1}
+    assert run.returncode in codes
+    assert run.stderr == ""
