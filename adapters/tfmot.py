@@ -25,7 +25,7 @@ adapter = Adapter(
     homepage="https://www.tensorflow.org/model_optimization",
     to_native=lambda array: array,
     to_numpy=np.asarray,
-    rejections=(tf.errors.InvalidArgumentError,),
+    rejections=(tf.errors.InvalidArgumentError, IndexError),
 )
 
 
@@ -52,10 +52,10 @@ class Held(tf_keras.layers.Layer, sparsity.PrunableLayer):
         return x
 
 
-def _pruned(weights: Array, scores: Array, amount: float) -> tuple[Array, Array]:
+def _pruned(weights: Array, scores: Array, amount: float, **options: Any) -> tuple[Array, Array]:
     """Return the mask after one training step of a layer whose weight is the scores, and what it leaves."""
     schedule = sparsity.ConstantSparsity(amount, begin_step=0, frequency=1)
-    wrapper = sparsity.prune_low_magnitude(Held(scores), schedule)
+    wrapper = sparsity.prune_low_magnitude(Held(scores), schedule, **options)
     x = tf.zeros([1, 1], scores.dtype)
     wrapper.build(x.shape)
     tf_keras.backend.set_value(wrapper.pruning_step, 0)  # as UpdatePruningStep does before training
@@ -98,6 +98,46 @@ def prune_fraction(
     return {"masks": [mask for mask, _ in found], "weights": [w for _, w in found]}
 
 
+def _magnitudes(scores: Array) -> Array:
+    if (scores < 0).any():
+        raise Unsupported("prune_low_magnitude ranks magnitudes, which are not negative")
+    return scores
+
+
+@adapter.operation(
+    "prune.n_m", ("float32",),
+    {"remainder": "pad", "group_axis": "inputs", "ties": "highest_index_first", "nan_score": "highest",
+     "masking": "multiply"},
+)  # fmt: skip
+def prune_n_m(
+    weights: Array, scores: Array, previous: Array | None = None, *, n: int, m: int, axis: int
+) -> Outputs:
+    """``prune_low_magnitude`` with ``sparsity_m_by_n``: zeros among neighbours along the inputs."""
+    _checked(weights, scores, previous)
+    if weights.ndim not in (2, 4) or not -weights.ndim <= axis < weights.ndim:
+        raise Unsupported("sparsity_m_by_n is for kernels of dense and convolution layers")
+    if n == 0:
+        raise Unsupported("sparsity_m_by_n keeps one of its neighbours at least")
+    mask, left = _pruned(weights, _magnitudes(scores), 0.5, sparsity_m_by_n=(m - n, m))
+    return {"mask": mask, "weights": left}
+
+
+@adapter.operation("prune.block", WIDE, RANKED)
+def prune_block(
+    weights: Array, scores: Array, previous: Array | None = None, *, block: list[int],
+    amount: float, pool: str,
+) -> Outputs:  # fmt: skip
+    """``prune_low_magnitude`` with ``block_size`` and ``block_pooling_type``."""
+    _checked(weights, scores, previous)
+    if weights.ndim != 2:
+        raise Unsupported("block_size is for matrices")
+    pooling = {"mean": "AVG", "max": "MAX"}.get(pool, pool)
+    mask, left = _pruned(
+        weights, _magnitudes(scores), amount, block_size=tuple(block), block_pooling_type=pooling
+    )
+    return {"mask": mask, "weights": left}
+
+
 # --- schedules, which compute in float32 ------------------------------------------------------------
 
 
@@ -115,3 +155,10 @@ def schedule_polynomial(
 ) -> Outputs:
     """``PolynomialDecay``."""
     return _steps(sparsity.PolynomialDecay(initial, final, begin, end, power, frequency), steps)
+
+
+adapter.lacks(
+    "ConstantSparsity returns its target for every step, also for those before begin_step",
+    "schedule.constant",
+)
+adapter.lacks("PolynomialDecay is the only schedule that rises", "schedule.exponential")
