@@ -10,9 +10,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+# Read when tinygrad is loaded. A case is a dozen small kernels, and compiling them is what takes the time:
+# neither their loops are optimised, nor processes started for them.
+os.environ.setdefault("DEV", "CPU")
+os.environ.setdefault("NOOPT", "1")
+os.environ.setdefault("PARALLEL", "0")
+
 import ml_dtypes
 import numpy as np
-import tinygrad
 from tinygrad import Context, Tensor, dtypes
 from tinygrad.nn import optim
 
@@ -21,8 +26,6 @@ from adapters.base import Adapter, NotStarted, Unsupported, interval
 
 Tensors = list[Tensor | None]
 Outputs = dict[str, Any]
-
-os.environ.setdefault("DEV", "CPU")
 
 
 def _compiler() -> tempfile.TemporaryDirectory[str] | None:
@@ -63,10 +66,11 @@ adapter = Adapter(
     homepage="https://docs.tinygrad.org",
     to_native=to_tinygrad,
     to_numpy=to_numpy,
+    rejections=(IndexError,),
 )
 
 
-@adapter.operation("clip.value", dialect={"crossed_bounds": "max_wins"})
+@adapter.operation("clip.value", dialect={"crossed_bounds": "max_wins", "nan_limit": "ignore"})
 def clip_value(
     grads: Tensors,
     *,
@@ -159,5 +163,3 @@ for why, operations in LACKING.items():
     adapter.lacks(why, operations)
 
 _tinygrad_layers.register(adapter)
-
-__all__ = ["adapter", "tinygrad"]

@@ -77,7 +77,7 @@ from conformance.runner import Run
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Time limit of one case.  [default: 20; for jax and dask 180]",
+    help="Time limit of one case.  [default: 20; for jax, dask and tinygrad 180]",
 )
 @participating.memory_option
 @click.option(
