@@ -20,7 +20,7 @@ GROUP = "secateurs.adapters"
 SECONDS = 20.0
 """How long an implementation may take for one case."""
 LONGER = {"jax": 180.0, "dask": 180.0, "keras_jax": 180.0, "optax": 180.0, "tinygrad": 180.0}
-"""Adapters that may take longer: JAX and tinygrad compile many small programs for a case of new shapes, and Dask
+"""Adapters that may take longer: JAX and tinygrad compile many small programs for a case of new shapes, Dask
 schedules thousands of tasks for a few training steps; each took 20 s and more of a busy machine."""
 
 
