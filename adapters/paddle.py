@@ -23,6 +23,7 @@ adapter = Adapter(
     homepage="https://www.paddlepaddle.org.cn/en",
     to_native=paddle.to_tensor,
     to_numpy=lambda tensor: np.asarray(tensor.numpy()),
+    rejections=(IndexError,),  # a label or an axis that is out of range
 )
 
 
