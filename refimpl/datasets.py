@@ -58,10 +58,11 @@ def read_idx(path: str | Path) -> Images:
         raise ValueError(f"{path}: cannot be read: {error}") from None
     if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] != IDX_UINT8:
         raise ValueError(f"{path}: not an IDX file of unsigned bytes")
-    axes = raw[3]
-    header = 4 + 4 * axes
+    header = 4 + 4 * raw[3]
+    if len(raw) < header:
+        raise ValueError(f"{path}: ends within its header")
     shape = tuple(int(n) for n in np.frombuffer(raw[4:header], ">u4"))
-    if len(shape) != axes or len(raw) - header != math.prod(shape):
+    if len(raw) - header != math.prod(shape):
         raise ValueError(f"{path}: {len(raw) - header} bytes of data do not fill shape {shape}")
     return np.frombuffer(raw[header:], np.uint8).reshape(shape)
 

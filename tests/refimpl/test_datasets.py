@@ -58,3 +58,12 @@ def test_a_gzip_file_that_is_damaged_inside_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"labels\.gz: ") as caught:
             datasets.read_idx(file)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [4, 5, 8, 11])
+def test_a_file_that_ends_in_its_header_is_named(length: int, tmp_path: Path) -> None:
+    header = b"\0\0\x08\x02" + (3).to_bytes(4, "big") + (5).to_bytes(4, "big")
+    file = tmp_path / "images"
+    file.write_bytes(header[:length])
+    with pytest.raises(ValueError, match="images: ends within its header"):
+        datasets.read_idx(file)
