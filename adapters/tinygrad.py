@@ -66,11 +66,11 @@ adapter = Adapter(
     homepage="https://docs.tinygrad.org",
     to_native=to_tinygrad,
     to_numpy=to_numpy,
-    rejections=(IndexError,),
+    rejections=(IndexError, AssertionError),
 )
 
 
-@adapter.operation("clip.value", dialect={"crossed_bounds": "max_wins", "nan_limit": "ignore"})
+@adapter.operation("clip.value", dialect={"crossed_bounds": "max_wins"})
 def clip_value(
     grads: Tensors,
     *,
