@@ -34,6 +34,7 @@ help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo 'ADAPTERS="refimpl torch"  check and install only these; default: $(ADAPTERS)'
+	@echo 'OPERATIONS="clip.* optim.*"  verify-all: only these operations'
 	@echo 'SLOW=1                    run the slow tests too, as CI does'
 	@echo 'JOBS=0                    run the tests in one process'
 	@echo 'PYTHON=python3.12         the Python that makes $(VENV) (after make clean)'
@@ -47,7 +48,7 @@ all_runs := $(VENV)/verify-all.jsonl
 verify-all: extras := $(frameworks)
 verify-all: $(call stamps,$(frameworks)) $(node_packages) ## make all environments, check everything (long, the first time)
 	-$(BIN)/secateurs env --all
-	$(BIN)/secateurs verify --jsonl $(all_runs)
+	$(BIN)/secateurs verify $(foreach pattern,$(OPERATIONS),--operation '$(pattern)') --jsonl $(all_runs)
 
 records: $(call stamps,$(frameworks)) ## keep what verify-all saw: conformance/data/runs, FINDINGS.md
 	$(BIN)/python -m conformance.recorded --from $(all_runs)
