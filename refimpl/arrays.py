@@ -34,24 +34,20 @@ DType: TypeAlias = Any
 FAST_FORMS = True
 """Whether :mod:`refimpl.numpy_forms` may be used; the tests that compare the two forms switch it."""
 
-_namespaces: dict[type | None, Namespace] = {}
+_namespaces: dict[tuple[type, ...], Namespace] = {}
 
 
 def namespace(*arrays: Array | None) -> Namespace:
     """Return the array-API namespace of the arrays that are given (``None`` is ignored)."""
     # A small model spends more time asking for its namespace than computing, so the answer is kept.
-    kind: type | None = None
-    for array in arrays:
-        if array is not None and type(array) is not kind:
-            if kind is not None:
-                break
-            kind = type(array)
-    else:
-        if kind in _namespaces:
-            return _namespaces[kind]
-    xp = array_api_compat.array_namespace(*[array for array in arrays if array is not None])
-    if len({type(array) for array in arrays if array is not None}) == 1:
-        _namespaces[kind] = xp
+    kinds = tuple(map(type, arrays))
+    known = _namespaces.get(kinds)
+    if known is not None:
+        return known
+    given = present(arrays)
+    xp = array_api_compat.array_namespace(*given)
+    if len({type(array) for array in given}) == 1:
+        _namespaces[kinds] = xp
     return xp
 
 

@@ -18,8 +18,17 @@ from collections.abc import Callable, Sequence
 from typing import Literal, Unpack
 
 from . import checks
-from .arrays import Array, Namespace, accumulation_dtype, astype, each, namespace, present, scalar
-from .norms import NormClip, NormDials, clipped, clipper, scaled_norm
+from .arrays import (
+    Array,
+    Namespace,
+    accumulation_dtype,
+    astype,
+    each,
+    namespace,
+    present,
+    scalar,
+)
+from .norms import NormClip, NormDials, clipped, clipper, scaled_norm, unchanged
 
 Grads = Sequence[Array | None]
 Duplicates = Literal["once", "twice", "twice_in_place"]
@@ -60,27 +69,19 @@ def clip_global_norm(
 
     Source: Pascanu, Mikolov & Bengio 2013, algorithm 1; constraints C1-C13 of ``clip.global_norm``.
     """
-    norm, clip = measure_global_norm(
-        grads, max_norm, ord, duplicates=duplicates, reuse=reuse, **dials
-    )
+    description = NormClip(max_norm, ord, **dials)
+    norm, clip = measure_global_norm(grads, description, duplicates=duplicates, reuse=reuse)
     return clip(), norm
 
 
 def measure_global_norm(
-    grads: Grads,
-    max_norm: float,
-    ord: float = 2.0,
-    *,
-    duplicates: Duplicates = "once",
-    reuse: bool = False,
-    **dials: Unpack[NormDials],
+    grads: Grads, clip: NormClip, *, duplicates: Duplicates = "once", reuse: bool = False
 ) -> tuple[Array, Callable[[], list[Array | None]]]:
     """Return the norm, and a function that then clips: the two halves of :func:`clip_global_norm`.
 
     Between them a caller can look at the norm, as the trainer does, which skips a step that is not
-    finite. Arguments and errors are those of the whole.
+    finite. ``clip`` holds the threshold, the order and the dials; the rest is that of the whole.
     """
-    clip = NormClip(max_norm, ord, **dials)
     checks.choice("duplicates", duplicates, ("once", "twice", "twice_in_place"))
     given = present(grads)
     if not given:
@@ -90,6 +91,8 @@ def measure_global_norm(
 
     def apply() -> list[Array | None]:
         scale = clipper(scaled, clip, reuse=reuse)
+        if scale is unchanged:
+            return list(grads)
 
         def scaled_each_time(g: Array) -> Array:
             result = g

@@ -196,24 +196,25 @@ def clipper(
 ) -> Callable[[Array], Array]:
     """Return :func:`clipped` as a function of the gradient, with the factor computed once.
 
-    With ``reuse`` the result may be written over the gradient.
+    With ``reuse`` the result may be written over the gradient. Where it can cheaply be told that
+    nothing changes, the function is :func:`unchanged`.
     """
     c = clip.max_norm
     if math.isnan(c) or (c == math.inf and clip.infinite_limit not in _SPARING):
-        return lambda grad: grad if math.isnan(c) and clip.nan_limit == "ignore" else _all_nan(grad)
+        return unchanged if math.isnan(c) and clip.nan_limit == "ignore" else _all_nan
     if c == math.inf and clip.infinite_limit == "identity":
-        return lambda grad: grad
+        return unchanged
     if c < 0 and clip.negative_limit in ("ignore", "zeros"):
-        return lambda grad: (
-            grad if clip.negative_limit == "ignore" else namespace(grad).zeros_like(grad)
-        )
+        return unchanged if clip.negative_limit == "ignore" else _zeros
     if c == 0 and clip.zero_limit == "disabled":
-        return lambda grad: grad
+        return unchanged
     xp = namespace(norm.norm)
     limit = scalar(xp, c, norm.norm, norm.mantissa.dtype) if limit is None else limit
     with quiet(xp):
         small, coefficient = factors(xp, norm, limit, clip)
     bound = binding(xp, (small, coefficient))
+    if not bound:
+        return unchanged
 
     def scaled(grad: Array) -> Array:
         xp = namespace(grad)
@@ -229,8 +230,17 @@ def clipper(
 _SPARING = ("identity", "multiply")
 
 
+def unchanged(grad: Array) -> Array:
+    """Return the gradient itself."""
+    return grad
+
+
 def _all_nan(grad: Array) -> Array:
     return namespace(grad).full_like(grad, math.nan)
+
+
+def _zeros(grad: Array) -> Array:
+    return namespace(grad).zeros_like(grad)
 
 
 def is_complex(xp: Namespace, array: Array) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy as np
 from . import clipping, lr_schedules, optimizers, regularization, schedules, scores
 from .arrays import Array, accumulation_dtype, namespace, present, scalar
 from .models import Model, loss, run
+from .norms import NormClip
 from .pruning import apply_mask, prune_fraction
 
 Description = Mapping[str, Any]
@@ -111,9 +112,16 @@ class Plan:
         return _at("lr", self._rates, step)
 
     @cached_property
-    def clip_options(self) -> dict[str, Any]:
-        """The keyword arguments of the clip."""
-        return {} if self.clip is None else _options(self.clip)
+    def measured(self) -> Callable[..., tuple[Array, Callable[[], Grads]]]:
+        """The norm that is reported, that of a global clip, else the 2-norm, and what then clips."""
+        if self.clip is None:
+            return lambda grads, reuse: (clipping.global_norm(grads), lambda: grads)
+        options = _options(self.clip)
+        if self.clip["operation"] == "clip.global_norm":
+            own = {"duplicates": options.pop("duplicates", "once"), "clip": NormClip(**options)}
+            return partial(clipping.measure_global_norm, **own)
+        clip = _named(CLIPS, self.clip, "clip")
+        return lambda grads, reuse: (clipping.global_norm(grads), lambda: clip(grads, **options))
 
     @cached_property
     def stepper(self) -> optimizers.Optimizer:
@@ -209,7 +217,7 @@ def train_step(
     record("unscale", grads=grads)
     grads = _add_penalty(plan, state.params, grads)
     # New masks may be chosen by the gradients as they are before the clip.
-    total_norm, clip = _measured(plan, grads, reuse and plan.prune is None)
+    total_norm, clip = plan.measured(grads, reuse=reuse and plan.prune is None)
     if state.params and not present(grads):
         total_norm = _zero(state.params)
     record("penalty", grads=grads, total_norm=total_norm)
@@ -325,17 +333,6 @@ def _add_penalty(plan: Plan, params: list[Array], grads: Grads) -> Grads:
         return grads
     _, extra = _named(PENALTIES, plan.penalty, "penalty")(params, **_options(plan.penalty))
     return [e if g is None else g + e for g, e in zip(grads, extra, strict=True)]
-
-
-def _measured(plan: Plan, grads: Grads, reuse: bool) -> tuple[Array, Callable[[], Grads]]:
-    """Return the norm that is reported, that of a global clip, else the 2-norm, and the clip."""
-    if plan.clip is None:
-        return clipping.global_norm(grads), lambda: grads
-    options = plan.clip_options
-    if plan.clip["operation"] == "clip.global_norm":
-        return clipping.measure_global_norm(grads, **options, reuse=reuse)
-    clip = _named(CLIPS, plan.clip, "clip")
-    return clipping.global_norm(grads), lambda: clip(grads, **options)
 
 
 def _zero(params: Sequence[Array]) -> Array:
