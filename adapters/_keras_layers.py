@@ -15,6 +15,7 @@ from adapters._backward import Tensor, Tensors, elementwise, in_stretches, with_
 from adapters._keras_backend import BACKEND, FLUSH, dtype_of, pull_back
 from adapters.base import FLOATS, Adapter, Unsupported
 
+LOSSES = {"empty_mean": "undefined", "loss_dtype": "input_dtype"}
 Outputs = dict[str, Any]
 Pair = list[int]
 Pads = list[list[int]]
@@ -220,11 +221,11 @@ def register(adapter: Adapter) -> None:
         ("layer.rnn", _rnn, {}),
         ("loss.softmax_cross_entropy",
          _loss(keras.losses.SparseCategoricalCrossentropy, from_logits=True),
-         {"empty_mean": "undefined"}),
+         LOSSES),
         ("loss.mse", _loss(keras.losses.MeanSquaredError),
-         {"empty_mean": "undefined", "sum_of": "row_means"}),
+         {**LOSSES, "sum_of": "row_means"}),
         ("loss.binary_cross_entropy", _binary_cross_entropy,
-         {"empty_mean": "undefined", "outside_targets": "extrapolate",
+         {**LOSSES, "outside_targets": "extrapolate",
           "infinite_logit": LOGIT}),
     ):  # fmt: skip
         adapter.operation(operation_id, DTYPES, FLUSH | dialect)(function)

@@ -15,6 +15,7 @@ import mlx.nn as nn
 from adapters._backward import Tensor, Tensors, elementwise, in_stretches, with_gradients
 from adapters.base import Adapter, Unsupported
 
+LOSSES = {"empty_mean": "undefined", "loss_dtype": "input_dtype"}
 Outputs = dict[str, Any]
 # Exponentials and convolutions of float64 are computed in float32, which layer.sigmoid shows.
 NARROW = ("float32", "float16", "bfloat16")
@@ -189,13 +190,13 @@ def register(adapter: Adapter) -> None:
         ("layer.flatten", elementwise(_run, _flatten), {}),
         ("layer.batch_norm", _batch_norm, {}),
         ("layer.rnn", _rnn, {}),
-        ("loss.mse", _loss(nn.losses.mse_loss), {"empty_mean": "undefined"}),
+        ("loss.mse", _loss(nn.losses.mse_loss), LOSSES),
     ):  # fmt: skip
         adapter.operation(operation_id, dialect=dialect)(function)
     for operation_id, function, dialect in (
         ("layer.conv2d", _conv2d, {}),
-        ("loss.softmax_cross_entropy", _loss(_cross_entropy), {"empty_mean": "undefined"}),
+        ("loss.softmax_cross_entropy", _loss(_cross_entropy), LOSSES),
         ("loss.binary_cross_entropy", _loss(_binary_cross_entropy),
-         {"empty_mean": "undefined", "outside_targets": "extrapolate", "infinite_logit": "linear_form"}),
+         {**LOSSES, "outside_targets": "extrapolate", "infinite_logit": "linear_form"}),
     ):  # fmt: skip
         adapter.operation(operation_id, NARROW, dialect)(function)

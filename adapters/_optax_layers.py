@@ -16,6 +16,7 @@ from jax import lax
 from adapters._backward import Tensor, Tensors, elementwise, with_gradients
 from adapters.base import Adapter, Rejected, Unsupported
 
+LOSSES = {"empty_mean": "undefined", "loss_dtype": "input_dtype"}
 Outputs = dict[str, Any]
 Pair = list[int]
 Pads = list[list[int]]
@@ -168,10 +169,10 @@ def register(adapter: Adapter) -> None:
         ("layer.flatten", elementwise(_run, _flatten), {}),
         ("loss.softmax_cross_entropy",
          _loss(optax.losses.softmax_cross_entropy_with_integer_labels),
-         {"empty_mean": "undefined"}),
-        ("loss.mse", _loss(optax.losses.squared_error), {"empty_mean": "undefined"}),
+         LOSSES),
+        ("loss.mse", _loss(optax.losses.squared_error), LOSSES),
         ("loss.binary_cross_entropy", _loss(optax.losses.sigmoid_binary_cross_entropy),
-         {"empty_mean": "undefined", "outside_targets": "extrapolate"}),
+         {**LOSSES, "outside_targets": "extrapolate"}),
     ):  # fmt: skip
         adapter.operation(operation_id, dialect=flush | dialect)(_refusing(function))
     adapter.operation("layer.batch_norm")(_batch_norm)

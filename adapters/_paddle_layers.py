@@ -14,6 +14,7 @@ from paddle.nn import functional
 from adapters._backward import Tensor, Tensors, elementwise, with_gradients
 from adapters.base import Adapter, Unsupported
 
+LOSSES = {"empty_mean": "undefined", "loss_dtype": "input_dtype"}
 Outputs = dict[str, Any]
 Pair = list[int]
 Pads = list[list[int]]
@@ -161,10 +162,10 @@ def register(adapter: Adapter) -> None:
         ("layer.tanh", elementwise(_run, functional.tanh), {}),
         ("layer.flatten", elementwise(_run, _flatten), {}),
         ("layer.rnn", _rnn, {}),
-        ("loss.softmax_cross_entropy", _loss(functional.cross_entropy), {"empty_mean": "undefined"}),
-        ("loss.mse", _loss(functional.mse_loss), {"empty_mean": "undefined"}),
+        ("loss.softmax_cross_entropy", _loss(functional.cross_entropy), LOSSES),
+        ("loss.mse", _loss(functional.mse_loss), LOSSES),
         ("loss.binary_cross_entropy", _loss(functional.binary_cross_entropy_with_logits),
-         {"empty_mean": "undefined", "outside_targets": "extrapolate", "infinite_logit": "linear_form"}),
+         {**LOSSES, "outside_targets": "extrapolate", "infinite_logit": "linear_form"}),
     ):  # fmt: skip
         adapter.operation(operation_id, wide, dialect)(function)
     # Its eps and momentum are float32 for float64 images too.

@@ -20,16 +20,16 @@ def clip_value(grads: Tensors, **params: Any) -> Outputs:
 
 
 @operations.operation("clip.norm", dtypes=WITH_COMPLEX)
-def clip_norm(grads: Tensors, *, max_norm: float, ord: float = 2, **dials: Any) -> Outputs:
+def clip_norm(grads: Tensors, *, max_norm: float, **params: Any) -> Outputs:
     """``refimpl.clipping.clip_norm``."""
-    clipped, norms = clipping.clip_norm(grads, max_norm, ord, **dials)
+    clipped, norms = clipping.clip_norm(grads, max_norm, **params)
     return {"grads": clipped, "norms": norms}
 
 
 @operations.operation("clip.global_norm", dtypes=WITH_COMPLEX)
-def clip_global_norm(grads: Tensors, *, max_norm: float, ord: float = 2, **dials: Any) -> Outputs:
+def clip_global_norm(grads: Tensors, *, max_norm: float, **params: Any) -> Outputs:
     """``refimpl.clipping.clip_global_norm``."""
-    clipped, total = clipping.clip_global_norm(grads, max_norm, ord, **dials)
+    clipped, total = clipping.clip_global_norm(grads, max_norm, **params)
     return {"grads": clipped, "total_norm": total}
 
 

@@ -11,9 +11,7 @@ operations = Operations()
 
 
 @operations.operation("dist.global_norm")
-def dist_global_norm(
-    ranks: Any, *, max_norm: float, ord: float = 2, **dials: Any
-) -> dict[str, Any]:
+def dist_global_norm(ranks: Any, *, max_norm: float, **params: Any) -> dict[str, Any]:
     """``refimpl.distributed.clip_global_norm``."""
-    shards, total = distributed.clip_global_norm(ranks, max_norm, ord, **dials)
+    shards, total = distributed.clip_global_norm(ranks, max_norm, **params)
     return {"shards": shards, "total_norm": total}

@@ -10,7 +10,6 @@ from refimpl import optimizers, regularization
 Tensors = list[Any]
 Outputs = dict[str, Any]
 
-WIDE = ("float64", "float32")
 
 operations = Operations()
 
@@ -27,31 +26,31 @@ def _trajectory(make: Any, params: Tensors, grads: list[Tensors], lr: Any, dials
     return {"params": steps}
 
 
-@operations.operation("optim.sgd", dtypes=WIDE)
+@operations.operation("optim.sgd")
 def optim_sgd(params: Tensors, grads: list[Tensors], *, lr: Any, **dials: Any) -> Outputs:
     """``refimpl.optimizers.sgd``."""
     return _trajectory(optimizers.sgd, params, grads, lr, dials)
 
 
-@operations.operation("optim.adam", dtypes=WIDE)
+@operations.operation("optim.adam")
 def optim_adam(params: Tensors, grads: list[Tensors], *, lr: Any, **dials: Any) -> Outputs:
     """``refimpl.optimizers.adam``."""
     return _trajectory(optimizers.adam, params, grads, lr, dials)
 
 
-@operations.operation("optim.adamw", dtypes=WIDE)
+@operations.operation("optim.adamw")
 def optim_adamw(params: Tensors, grads: list[Tensors], *, lr: Any, **dials: Any) -> Outputs:
     """``refimpl.optimizers.adamw``."""
     return _trajectory(optimizers.adamw, params, grads, lr, dials)
 
 
-@operations.operation("optim.rmsprop", dtypes=WIDE)
+@operations.operation("optim.rmsprop")
 def optim_rmsprop(params: Tensors, grads: list[Tensors], *, lr: Any, **dials: Any) -> Outputs:
     """``refimpl.optimizers.rmsprop``."""
     return _trajectory(optimizers.rmsprop, params, grads, lr, dials)
 
 
-@operations.operation("optim.adagrad", dtypes=WIDE)
+@operations.operation("optim.adagrad")
 def optim_adagrad(params: Tensors, grads: list[Tensors], *, lr: Any, **dials: Any) -> Outputs:
     """``refimpl.optimizers.adagrad``."""
     return _trajectory(optimizers.adagrad, params, grads, lr, dials)

@@ -11,8 +11,9 @@ from typing import Any
 import tensorflow as tf
 
 from adapters._backward import Tensor, Tensors, elementwise, in_stretches, with_gradients
-from adapters.base import Adapter, Unsupported
+from adapters.base import FLOATS, Adapter, Unsupported
 
+LOSSES = {"empty_mean": "undefined", "loss_dtype": "input_dtype"}
 Outputs = dict[str, Any]
 Pair = list[int]
 Pads = list[list[int]]
@@ -260,20 +261,22 @@ def register(adapter: Adapter) -> None:
         ("layer.flatten", elementwise(_run, _flatten), {}),
         ("layer.batch_norm", _batch_norm, {"running_variance": "biased"}),
         ("layer.rnn", _rnn, {}),
-        ("loss.softmax_cross_entropy", _loss(_softmax_cross_entropy), {"empty_mean": "undefined"}),
+        ("loss.softmax_cross_entropy", _loss(_softmax_cross_entropy), LOSSES),
         (
             "loss.mse",
             _loss(_mean_squared_error),
-            {"empty_mean": "undefined", "sum_of": "row_means"},
+            {**LOSSES, "sum_of": "row_means"},
         ),
         (
             "loss.binary_cross_entropy",
             _loss(_binary_cross_entropy),
             {
-                "empty_mean": "undefined",
+                **LOSSES,
                 "outside_targets": "extrapolate",
                 "infinite_logit": "linear_form",
             },
         ),
     ):
-        adapter.operation(operation_id, dialect=flush | dialect)(function)
+        # The gradient through a recurrent step has no kernel for bfloat16.
+        dtypes = FLOATS[:3] if operation_id == "layer.rnn" else FLOATS
+        adapter.operation(operation_id, dtypes, flush | dialect)(function)

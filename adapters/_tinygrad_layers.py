@@ -14,6 +14,7 @@ from tinygrad import Context, Tensor, nn
 from adapters._backward import Tensors, elementwise, with_gradients
 from adapters.base import Adapter, Unsupported
 
+LOSSES = {"empty_mean": "undefined", "loss_dtype": "input_dtype"}
 Outputs = dict[str, Any]
 Pair = list[int]
 Pads = list[list[int]]
@@ -161,13 +162,13 @@ def register(adapter: Adapter) -> None:
         ("layer.max_pool2d", _pool2d(Tensor.max_pool2d), {"ties": "split", "nan": "ignore"}),
         ("layer.avg_pool2d", _pool2d(Tensor.avg_pool2d), {"count_padding": True}),
         ("layer.relu", elementwise(_run, Tensor.relu), {"nan": "zero"}),
-        ("layer.leaky_relu", elementwise(_run, _leaky_relu), {}),
+        ("layer.leaky_relu", elementwise(_run, _leaky_relu), {"at_zero": "one"}),
         ("layer.sigmoid", elementwise(_run, Tensor.sigmoid), {}),
         ("layer.tanh", elementwise(_run, Tensor.tanh), {}),
         ("layer.flatten", elementwise(_run, _flatten), {}),
         ("layer.batch_norm", _batch_norm, {}),
-        ("loss.softmax_cross_entropy", _loss(_cross_entropy), {"empty_mean": "undefined"}),
+        ("loss.softmax_cross_entropy", _loss(_cross_entropy), LOSSES),
         ("loss.binary_cross_entropy", _loss(_binary_cross_entropy),
-         {"empty_mean": "undefined", "outside_targets": "extrapolate"}),
+         {**LOSSES, "outside_targets": "extrapolate"}),
     ):  # fmt: skip
         adapter.operation(operation_id, dialect=dialect)(function)

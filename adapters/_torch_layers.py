@@ -20,7 +20,7 @@ Outputs = dict[str, Any]
 Pair = list[int]
 Pads = list[list[int]]
 
-NAN_MEAN = {"empty_mean": "undefined"}
+LOSSES = {"empty_mean": "undefined", "loss_dtype": "input_dtype"}
 
 
 def _backward(y: Tensor, dy: Tensor, **inputs: Tensor | None) -> Outputs:
@@ -236,12 +236,12 @@ def register(adapter: Adapter) -> None:
         ("layer.batch_norm", _batch_norm, {}),
         ("layer.rnn", _rnn, {}),
         ("layer.flatten", _elementwise(lambda x: torch.flatten(x, start_dim=1)), {}),
-        ("loss.softmax_cross_entropy", _loss(functional.cross_entropy), NAN_MEAN),
-        ("loss.mse", _loss(functional.mse_loss), NAN_MEAN),
+        ("loss.softmax_cross_entropy", _loss(functional.cross_entropy), LOSSES),
+        ("loss.mse", _loss(functional.mse_loss), LOSSES),
         (
             "loss.binary_cross_entropy",
             _loss(functional.binary_cross_entropy_with_logits),
-            {**NAN_MEAN, "outside_targets": "extrapolate", "infinite_logit": "sigmoid_form"},
+            {**LOSSES, "outside_targets": "extrapolate", "infinite_logit": "sigmoid_form"},
         ),
     ):
         adapter.operation(operation_id, dialect=dialect)(_refusing(function))

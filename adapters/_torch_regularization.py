@@ -32,7 +32,8 @@ def _penalty(weights: Tensors, term: Callable[[Tensor], Tensor], *strengths: flo
     """Return the sum of a term over all weights, widened to one dtype, and what autograd makes of it."""
     if not all(0 <= strength < float("inf") for strength in strengths):
         raise Unsupported("a penalty is a user's expression, which checks no strength")
-    leaves = [None if w is None else w.detach().requires_grad_() for w in weights]
+    with _checks():
+        leaves = [None if w is None else w.detach().requires_grad_() for w in weights]
     given = [w for w in leaves if w is not None]
     wide = reduce(torch.promote_types, (w.dtype for w in given), torch.float32)
     value = sum((term(w.to(wide)) for w in given), torch.zeros(()))

@@ -29,7 +29,7 @@ adapter = Adapter(
     homepage="https://www.tensorflow.org",
     to_native=tf.constant,
     to_numpy=lambda tensor: tensor.numpy(),
-    rejections=(tf.errors.InvalidArgumentError,),
+    rejections=(tf.errors.InvalidArgumentError, TypeError),  # TypeError: of dtypes
 )
 
 

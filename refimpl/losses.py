@@ -1,7 +1,7 @@
 """Losses: each returns ``(loss, backprop)``, and ``backprop()`` returns the gradient of its input.
 
-The loss is 0-d, in float64 if the input is float64, else in float32 (also for 16-bit inputs); the
-gradient has the dtype of the input.
+The loss is 0-d, in float64 if the input is float64, else in float32 (also for 16-bit inputs, unless
+``loss_dtype`` is ``input_dtype``); the gradient has the dtype of the input.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ REDUCTIONS = ("mean", "sum")
 
 
 def softmax_cross_entropy(
-    logits: Array, targets: Array, reduction: str = "mean", *, empty_mean: str = "reject"
+    logits: Array,
+    targets: Array,
+    reduction: str = "mean",
+    *,
+    empty_mean: str = "reject",
+    loss_dtype: str = "float32_or_wider",
 ) -> tuple[Array, Callable[[], Array]]:
     """Return the cross-entropy of softmax(logits) with class targets, and its backward pass.
 
@@ -56,7 +61,7 @@ def softmax_cross_entropy(
     powers = xp.exp(shifted)
     rest = xp.sum(xp.where(is_target, zero, powers), axis=1, keepdims=True)
     total = xp.sum(xp.log1p(xp.expm1(target) + rest) - target)
-    loss = total / divisor
+    loss = _in_dtype(xp, total / divisor, logits, loss_dtype)
 
     def backprop() -> Array:
         # p_t - 1 = -(the other probabilities), for the same reason.
@@ -73,6 +78,7 @@ def mse(
     *,
     empty_mean: str = "reject",
     sum_of: str = "elements",
+    loss_dtype: str = "float32_or_wider",
 ) -> tuple[Array, Callable[[], Array]]:
     """Return the squared error of outputs against targets, and its backward pass.
 
@@ -94,7 +100,7 @@ def mse(
         divisor = max(outputs.shape[-1], 1)
     residual = widen(xp, outputs) - widen(xp, targets)
 
-    loss = xp.sum(residual * residual) / divisor
+    loss = _in_dtype(xp, xp.sum(residual * residual) / divisor, outputs, loss_dtype)
 
     def backprop() -> Array:
         return astype(xp, 2 * residual / divisor, outputs.dtype)
@@ -110,6 +116,7 @@ def binary_cross_entropy(
     empty_mean: str = "reject",
     outside_targets: str = "reject",
     infinite_logit: str = "limit",
+    loss_dtype: str = "float32_or_wider",
 ) -> tuple[Array, Callable[[], Array]]:
     """Return the cross-entropy of sigmoid(logits) with targets, and its backward pass.
 
@@ -144,7 +151,7 @@ def binary_cross_entropy(
         linear = xp.where(positive, z, xp.zeros_like(z)) - z * t
     elif infinite_logit == "sigmoid_form":
         linear = (1 - t) * z + xp.where(positive, xp.zeros_like(z), -z)
-    loss = xp.sum(linear + xp.log1p(e)) / divisor
+    loss = _in_dtype(xp, xp.sum(linear + xp.log1p(e)) / divisor, logits, loss_dtype)
 
     def backprop() -> Array:
         probability = xp.where(positive, xp.ones_like(e), e) / (1 + e)
@@ -156,6 +163,12 @@ def binary_cross_entropy(
 def _default_integer(xp: Namespace) -> DType:
     """Return the library's default integer: int64, but int32 on JAX without its 64-bit mode."""
     return xp.__array_namespace_info__().default_dtypes()["integral"]
+
+
+def _in_dtype(xp: Namespace, loss: Array, given: Array, loss_dtype: str) -> Array:
+    """Return the loss in its own dtype, or rounded to that of the input."""
+    choice("loss_dtype", loss_dtype, ("float32_or_wider", "input_dtype"))
+    return astype(xp, loss, given.dtype) if loss_dtype == "input_dtype" else loss
 
 
 def _divisor(what: str, count: int, reduction: str, empty_mean: str) -> float:

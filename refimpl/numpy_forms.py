@@ -219,7 +219,8 @@ def times(array: Any, factors: Sequence[Any], dtype: Any, reuse: bool) -> Any:
     wide = array.astype(dtype, copy=False)
     # A widened copy is ours to write to; so is an array that was given up, if it can be written to.
     ours = wide is not array or (reuse and array.flags.writeable)
-    out = wide if ours else np.empty_like(wide)  # not None: of 0-d arrays NumPy makes bare numbers
+    # Not None, and no bare number: NumPy makes those of 0-d arrays.
+    out = wide if ours and wide.ndim else np.empty_like(wide)
     for factor in factors:
         wide = np.multiply(wide, np.asarray(factor, dtype), out=out)
     return wide.astype(array.dtype, copy=False)

@@ -22,8 +22,9 @@ function lack(reason) { throw new Unsupported(reason); }
 function decode(tensor) {
   const words = tensor.bits ? tensor.bits.split(' ') : [];
   if (tensor.dtype === 'bool') return tf.tensor(words.map(Number), tensor.shape, 'bool');
-  if (tensor.dtype === 'int64') {
-    return tf.tensor(words.map(w => Number(BigInt.asIntN(64, BigInt('0x' + w)))), tensor.shape, 'int32');
+  if (tensor.dtype === 'int64' || tensor.dtype === 'int32') {
+    const bits = Number(tensor.dtype.slice(3));
+    return tf.tensor(words.map(w => Number(BigInt.asIntN(bits, BigInt('0x' + w)))), tensor.shape, 'int32');
   }
   if (tensor.dtype !== 'float32') throw new TypeError(`no ${tensor.dtype} in TensorFlow.js`);
   const view = new DataView(new ArrayBuffer(4 * words.length));

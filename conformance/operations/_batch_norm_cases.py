@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from conformance.cases import Cases, Stream, tensor
+from conformance.cases import ALL, Cases, Stream, tensor
+from conformance.operations import _dtype_cases
+from conformance.oracle.normalisation import VECTORS
 
 
 def cases(c: Cases) -> None:
@@ -40,7 +42,7 @@ def cases(c: Cases) -> None:
         c.add(name, flags, labels, inputs | given, params, dtypes)
 
     evaluation = {"training": False}
-    add("basic", "basic", "C1 C2 C3 C4 C5", (5, 3))
+    add("basic", "basic", "C1 C2 C3 C4 C5", (5, 3), None, ALL)
     add(
         "by-hand",
         "basic running",
@@ -57,14 +59,14 @@ def cases(c: Cases) -> None:
     add("many-channels", "basic", "C1 C2 C3", (3, 8))
     add("many-examples", "basic", "C1 C2 C3 C5", (12, 2))
     add("square", "basic", "C1 C2 C3", (4, 4))
-    add("image", "image", "C1 C2 C3 C5", (2, 2, 1, 3))
+    add("image", "image", "C1 C2 C3 C5", (2, 2, 1, 3), None, ALL)
     add("image-wide", "image", "C1 C2 C3", (1, 2, 5, 2))
     add("image-square", "image", "C1 C2 C3", (2, 2, 2, 2))
     add("image-one-pixel", "image", "C1 C2", (4, 1, 1, 3))
     add("sequence", "sequence", "C1 C2 C3", (3, 4, 2))
     add("sequence-one-example", "sequence", "C1 C2", (1, 6, 3))
     add("five-axes", "sequence", "C1 C2", (2, 2, 1, 2, 2))
-    add("evaluation", "evaluation", "C2 C3 C6", (4, 3), evaluation)
+    add("evaluation", "evaluation", "C2 C3 C6", (4, 3), evaluation, ALL)
     add("evaluation-image", "evaluation image", "C2 C3 C6", (2, 2, 3, 2), evaluation)
     add(
         "evaluation-by-hand",
@@ -94,7 +96,7 @@ def cases(c: Cases) -> None:
         evaluation,
         running_mean=tensor(1e4, -1e3),
     )
-    add("momentum-quarter", "running", "C4 C5", (3, 2), {"momentum": 0.25})
+    add("momentum-quarter", "running", "C4 C5", (3, 2), {"momentum": 0.25}, ALL)
     add("momentum-hundredth", "running", "C4 C5", (3, 2), {"momentum": 0.01})
     add("momentum-most", "running", "C4 C5", (4, 2), {"momentum": 0.9})
     add("running-two-values", "running one-value", "C4 C5", (2, 3), {"momentum": 0.5})
@@ -176,3 +178,6 @@ def cases(c: Cases) -> None:
     add("running-mismatch", "bad-shape", "C11", (3, 2), None, only, running_mean=tensor(1, 2, 3))
     add("channels-first", "bad-shape", "C11", (2, 3, 4, 5), None, only, scale=tensor(1, 2, 3))
     add("upstream-mismatch", "bad-shape", "C11", (3, 2), None, only, dy=random.uniform(2, 3))
+    channels = {name: random.uniform(3, low=0.5, high=2.0) for name in VECTORS}
+    both = {"x": random.uniform(4, 3), "dy": random.uniform(4, 3, low=-3.0, high=3.0)}
+    _dtype_cases.refused(c, "C12", both | channels)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.cases import WIDE, Cases, Stream, fixed, tensor
+from conformance.cases import ALL, WIDE, Cases, Stream, fixed, tensor
 from conformance.operation import Dial, Flag
 from conformance.oracle import optimizers
 from conformance.oracle.optimizers import single
@@ -20,6 +20,7 @@ CONSTRAINTS = {
     "C7": "With eps = 0 a gradient that was always zero gives 0/0 = NaN; it is not patched up.",
     "C8": "lr is that of the step; lr = 0 leaves the parameter, but not the state, as it is.",
     "C9": "A NaN or infinite gradient makes its own element NaN, for ever, and no other.",
+    "C14": "A gradient has the shape of its parameter, and both are real floats; else a refusal.",
     "C10": "The caller's gradients are not written to: the same gradient twice is the same step twice.",
 }
 
@@ -41,6 +42,7 @@ FLAGS = {
     "nonfinite": Flag("EDGE_CASE", "NaN and infinite gradients."),
     "cancellation": Flag("PRECISION", "The step cancels the weight."),
     "long": Flag("PRECISION", "Many steps."),
+    "bad-gradient": optimizers.BAD_GRADIENT,
     "range": Flag("EDGE_CASE", "A parameter outside its range."),
 }  # fmt: skip
 
@@ -58,6 +60,7 @@ def common(c: Cases, seed: int, ranged: tuple[str, ...]) -> None:
         c.add(name, flags, labels, inputs, {"lr": 0.1, **p}, dtypes)
 
     five, two = optimizers.observed(), optimizers.two_tensors()
+    optimizers.bad_gradients(add, "C14")
     drop = [0.1, 0.1, 0.01, 0.01, 0.01]
     add("observed", "observed state", "C1", five)
     add("observed-eps", "observed eps-visible", "C1 C2", five, eps=0.1)
@@ -65,7 +68,7 @@ def common(c: Cases, seed: int, ranged: tuple[str, ...]) -> None:
     add("observed-no-eps", "observed eps-zero", "C7", five, eps=0.0)
     add("observed-decay", "observed decay", "C3", five, weight_decay=0.1, eps=0.1)
     add("observed-drop", "observed changing-rate", "C1 C8", five, eps=0.1, lr=drop)
-    add("two-tensors", "state", "C1 C5", two)
+    add("two-tensors", "state", "C1 C5", two, ALL)
     add("two-tensors-everything", "decay changing-rate eps-visible", "C1 C2 C3 C5 C8", two,
         weight_decay=0.25, eps=0.125, lr=[0.5, 0.125, 0.25])
     add("first-step", "first-step", "C1", single(tensor(1, -2, 0.25), tensor(1, -1e-3, 250)))

@@ -95,6 +95,12 @@ def cases(c: Cases) -> None:
 
     equal = tensor([1, -1, 2, 2, 1, 1], [-1, 1, 2, 2, -1, 1])
     add("equal-blocks", "ties", "C4", equal, (2, 2), 1 / 3, dtypes=ALL)
+    add("negative-cut-off-max", "signs cut-off pool", "C2", tensor([9, 8, 1, -2, 3]), (1, 2), 0.34,
+        scores=tensor([-5, -1, -3, -2, -4]), pool="max")
+    for huge, dtype in ((2.0**80, "float32"), (2.0**800, "float64")):
+        far = tensor([huge, -huge / 2, 3, 1, 1 / huge, 2 / huge])
+        for amount in (0.34, 0.67):
+            add(f"magnitudes-far-apart-{amount}", "pool", "C2", far, (1, 2), amount, dtypes=(dtype,))
     add("equal-blocks-max", "ties pool", "C4", equal, (2, 2), 1 / 3, pool="max")
     add("all-equal", "ties", "C3 C4", np.ones((4, 4)) * tensor([1, -1, 1, -1]), (2, 2), 0.5, dtypes=ALL)
     add("all-zero", "ties", "C4", np.zeros((2, 6)), (2, 2), 0.5)

@@ -64,6 +64,12 @@ def cases(c: Cases) -> None:
     order = tensor([4, 0.5, 0.25, 0.5], [2, -2, 2, 2], [3, -3, 0, 1], [8, 0, -8, 1])
     for name, p in (("1", 1), ("2", 2), ("3", 3), ("half", 0.5), ("inf", "inf"), ("1-and-half", 1.5)):
         add(f"ord-{name}", "orders", "C3", order, ALL, axis=0, count=1, ord=p)
+    # the 3-norms are 3 and 2.77: more weights beside the largest do not make up for it
+    many = tensor([3, 0, 0], [2.2, -2.2, 0], [9, 1, 0])
+    add("ord-3-many-smaller", "orders", "C3", many, axis=0, count=1, ord=3)
+    edges = tensor([1, 2, 2], [0, 0, 0], [np.inf, 1, 0], [3, 0, -1])
+    for count in (1, 3):
+        add(f"ord-3-zero-and-infinite-{count}", "orders", "C3", edges, axis=0, count=count, ord=3)
     long = tensor([1, 1, 1, 1, 1, 1, 1, 1], [0, 2.5, 0, 0, 0, 0, 0, 0], [0, 0, 0, -2, -2, 0, 0, 0])
     for name, p in (("1", 1), ("2", 2), ("inf", "inf")):
         add(f"dense-or-sparse-ord-{name}", "orders", "C3", long, axis=0, count=1, ord=p)

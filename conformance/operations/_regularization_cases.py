@@ -15,6 +15,7 @@ Add = Callable[..., None]
 
 FLAGS = {
     "mixed-dtypes": Flag("EDGE_CASE", "Several dtypes in one list."),
+    "integers": Flag("EDGE_CASE", "Integer weights, which have no gradient and are refused."),
     "absent": Flag("EDGE_CASE", "Absent weights."),
     "shapes": Flag("EDGE_CASE", "Empty, one-element and multi-dimensional tensors."),
     "range": Flag("EDGE_CASE", "A parameter without meaning."),
@@ -47,6 +48,11 @@ def add_dtypes_and_absence(add: Add) -> None:
         [fixed([[1.5, -7.0]], "float16"), fixed([[200.0], [-3.0]], "bfloat16")],
         ("float16",),
     )
+    matrix = np.array([[3, -4], [1, 7]])
+    for name, dtype in (("integers", "int64"), ("integers-32", "int32")):
+        add(name, "integers", [fixed(matrix, dtype)], ("float32",))
+    among = [tensor([0.5, -2]), fixed(matrix, "int64")]
+    add("integers-among", "integers", among, ("float32",))
     add("absent", "absent", [None, tensor([3, -4], [0.5, 7]), None, tensor([-12.0, 0.3])])
     add("absent-last", "absent", [tensor([3, -0.1, 2]), None], WIDE)
     add("absent-and-empty", "absent shapes", [np.zeros((0, 2)), None, tensor([0.5, -6.0])], WIDE)

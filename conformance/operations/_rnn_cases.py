@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from conformance.cases import Cases, Stream, tensor
+from conformance.cases import ALL, Cases, Stream, fixed, tensor
+from conformance.operations import _dtype_cases
 
 
 def cases(c: Cases) -> None:
@@ -41,7 +42,7 @@ def cases(c: Cases) -> None:
         dy[:, -1] = random.uniform(examples, width, low=-2.0, high=2.0)
         return dy
 
-    add("basic", "basic", "C1 C2 C3", (2, 4, 3, 5))
+    add("basic", "basic", "C1 C2 C3", (2, 4, 3, 5), None, ALL)
     add("basic-narrow", "basic", "C1 C2 C3", (3, 5, 4, 2))
     add(
         "by-hand",
@@ -57,7 +58,7 @@ def cases(c: Cases) -> None:
     )
     add("longer", "basic", "C1 C2 C3", (2, 8, 2, 3))
     add("wide-state", "basic", "C1 C2 C3", (2, 3, 2, 6))
-    add("one-step", "one-step", "C1 C2 C3", (3, 1, 2, 4))
+    add("one-step", "one-step", "C1 C2 C3", (3, 1, 2, 4), None, ALL)
     add("one-step-one-example", "one-step one-wide", "C1 C3", (1, 1, 3, 2))
     add("one-step-truncate", "one-step truncate", "C4 C5", (2, 1, 2, 3), 1)
     add("one-example", "one-wide", "C1 C2 C3", (1, 4, 2, 3))
@@ -75,7 +76,7 @@ def cases(c: Cases) -> None:
         add(f"truncate-{k}", "truncate", "C4" if k < 5 else "C4 C5", (2, 5, 3, 2), k)
     add("truncate-beyond", "truncate", "C5", (2, 3, 2, 4), 100)
     add("truncate-even", "truncate", "C4", (3, 6, 2, 2), 2)
-    add("truncate-uneven", "truncate", "C4", (2, 7, 2, 3), 3)
+    add("truncate-uneven", "truncate", "C4", (2, 7, 2, 3), 3, ALL)
     add("truncate-last-step", "truncate through-time", "C4", (2, 5, 2, 3), 2, dy=last(2, 5, 3))
     add(
         "truncate-last-step-alone", "truncate through-time", "C4", (2, 5, 2, 3), 4, dy=last(2, 5, 3)
@@ -171,7 +172,7 @@ def cases(c: Cases) -> None:
         x=random.uniform(2, 3, 2, low=0.5, high=1.5),
     )
     add("saturated-bias", "saturated", "C1 C2", (2, 3, 2, 3), bias=tensor(50, -50, 0.25))
-    add("no-bias", "no-bias", "C1 C7", (2, 3, 4, 2), bias=None)
+    add("no-bias", "no-bias", "C1 C7", (2, 3, 4, 2), None, ALL, bias=None)
     add("no-bias-square", "no-bias square", "C1 C7", (2, 2, 3, 3), bias=None)
     uneven = random.uniform(2, 3, 2, low=-2.0, high=2.0) * 10.0 ** np.array(
         [[[3], [-3], [0]], [[0], [1], [-2]]]
@@ -222,3 +223,23 @@ def cases(c: Cases) -> None:
         dy=random.uniform(2, 4),
     )
     add("without-time", "bad-shape", "C10", (2, 3, 2, 4), None, only, x=random.uniform(2, 2))
+    ragged = {
+        "x": random.uniform(2, 3, 2),
+        "weight": random.uniform(2, 4),
+        "recurrent": random.uniform(4, 4),
+        "bias": random.uniform(4),
+        "h0": random.uniform(2, 4),
+        "dy": random.uniform(2, 3, 4, low=-2.0, high=2.0),
+    }
+    _dtype_cases.refused(c, "C11", ragged, {"truncate": None})
+    start = fixed(ragged["h0"], "float64")
+    add(
+        "h0-wider-no-bias",
+        "bad-dtype no-bias",
+        "C7 C11",
+        (2, 3, 2, 4),
+        None,
+        only,
+        bias=None,
+        h0=start,
+    )

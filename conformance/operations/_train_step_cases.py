@@ -158,6 +158,20 @@ def cases(c: Cases) -> None:
     add("adagrad-lr-decay", "adaptive skip", "C5 C7", [*grads(2, 1), *overflowed[1:2], *grads(1, 1)],
         optimizer=OTHERS["adagrad"] | {"lr_decay": 0.5})  # fmt: skip
     _grid(c, params, masks)
+    # A gradient that stays an array while micro-batches are added up, where NumPy makes a bare number of it.
+    alone = {"params": [np.array(1.5), tensor(-0.25, 4)]}
+    random = Stream(12)
+    for micro in (1, 3):
+        given = [[[random.uniform(), random.uniform(2)] for _ in range(micro)] for _ in range(2)]
+        how = {"clip": CLIP | {"max_norm": 0.125}, "optimizer": MOMENTUM, "accumulate": "mean",
+               "loss_scale": 1.0}  # fmt: skip
+        c.add(
+            f"zero-dimensional-{micro}",
+            "accumulation momentum",
+            "C1 C3",
+            alone | {"grads": given},
+            how,
+        )
 
 
 def _grid(c: Cases, params: list[Any], masks: list[Any]) -> None:

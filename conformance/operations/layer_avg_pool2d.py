@@ -9,6 +9,7 @@ import numpy as np
 from conformance.cases import ALL, WIDE, Cases, Stream, tensor
 from conformance.exact import exact
 from conformance.operation import Dial, Flag, Mistake, Operation, Value
+from conformance.operations import _dtype_cases
 from conformance.oracle import layers, pooling, windows
 
 Tensors = dict[str, Any]
@@ -16,6 +17,7 @@ Tensors = dict[str, Any]
 
 def oracle(inputs: Tensors, settings: Tensors) -> Tensors:
     """y = the sum of each window over the number of its taps that count; dx: dy over that number."""
+    layers.check_dtypes(**inputs)
     return _pooled(inputs, settings, settings["count_padding"])
 
 
@@ -95,12 +97,14 @@ CONSTRAINTS = {
     " in which nothing counts gives 0.",
     "C8": "Under count_padding the padding counts as zeros; what overhangs it under ceil_mode never counts.",
     "C10": "Every output has the dtype of x; the order of the sums is free.",
+    "C11": _dtype_cases.CONSTRAINT,
 }
 
 FLAGS = {
     **pooling.FLAGS,
     "precision": Flag("PRECISION", "Large terms cancel, or magnitudes span 1e-3 to 1e3."),
     "nonfinite": Flag("EDGE_CASE", "NaN and infinities, which must not leak."),
+    "bad-dtype": _dtype_cases.FLAG,
 }
 
 
@@ -150,6 +154,11 @@ def cases(c: Cases) -> None:
         add(f"{name}-pixel", "nonfinite overlap", "C3", x, window=two, stride=[1, 1])
     opposed = tensor([np.inf, -np.inf, 1], [2, 3, np.nan]).reshape(1, 2, 3, 1)
     add("opposed-infinities", "nonfinite", "C3", opposed, window=[1, 2], stride=[1, 1])
+    _dtype_cases.refused(
+        c, "C11",
+        {"x": random.uniform(1, 2, 4, 3, low=-2.0, high=2.0), "dy": random.uniform(1, 1, 2, 3)},
+        {"window": [2, 2]},
+    )  # fmt: skip
 
 
 OPERATION = Operation(

@@ -9,6 +9,7 @@ import numpy as np
 
 from conformance.exact import ONE, Real, divide, each, exact, real
 from conformance.operation import Dial, Flag, Mistake, Operation, Param, Value
+from conformance.operations import _dtype_cases
 from conformance.operations._batch_norm_cases import cases
 from conformance.oracle import normalisation
 from conformance.oracle.normalisation import batch_norm as oracle
@@ -186,6 +187,7 @@ CONSTRAINTS = {
     " at all is always refused. Outside training both are fine.",
     "C10": "An infinity or a NaN spoils its own channel only.",
     "C11": "eps is finite and at least 0, momentum in [0, 1]; shapes that do not fit are refused.",
+    "C12": _dtype_cases.CONSTRAINT,
 }
 
 FLAGS = {
@@ -211,6 +213,7 @@ FLAGS = {
     "nonfinite": Flag("EDGE_CASE", "An infinite or NaN element."),
     "bad-parameter": Flag("EDGE_CASE", "eps or momentum out of range."),
     "bad-shape": Flag("EDGE_CASE", "Shapes that do not fit each other."),
+    "bad-dtype": _dtype_cases.FLAG,
 }  # fmt: skip
 
 

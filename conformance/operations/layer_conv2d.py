@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from conformance.cases import Cases, Stream, tensor
+from conformance.cases import ALL, WIDE, Cases, Stream, tensor
 from conformance.exact import Reject
 from conformance.operation import Flag, Mistake, Operation, Param, Value
+from conformance.operations import _dtype_cases
 from conformance.oracle import layers, windows
 
 Tensors = dict[str, Any]
@@ -22,6 +23,7 @@ def _place(inputs: Tensors, settings: Tensors) -> tuple[windows.Axis, windows.Ax
 def oracle(inputs: Tensors, settings: Tensors) -> Tensors:
     """y[n,i,j,o] = b[o] + Σ_{a,b,c} x[n, i·s + a·d - top, j·s + b·d - left, c] w[a,b,c,o]."""
     x, weight, groups = inputs["x"], inputs["weight"], settings["groups"]
+    layers.check_dtypes(x=x, weight=weight, bias=inputs["bias"], dy=inputs["dy"])
     layers.check_shape("x", x, ("N", "H", "W", "I"))
     layers.check_shape("weight", weight, ("kh", "kw", "I/groups", "O"))
     if type(groups) is not int or groups < 1 or weight.shape[3] % groups:
@@ -162,6 +164,7 @@ CONSTRAINTS = {
     "C9": "Refused: a kernel that spans more than the padded image, a stride, dilation or groups below 1,"
     " channels that do not fit the groups.",
     "C10": "Every output has the dtype of x; the order of the sums is free.",
+    "C11": _dtype_cases.CONSTRAINT,
 }
 
 FLAGS = {
@@ -181,6 +184,7 @@ FLAGS = {
     "nonfinite": Flag("EDGE_CASE", "A NaN or infinite pixel, which must not leak."),
     "divided": Flag("EDGE_CASE", "So many examples that an implementation may divide them."),
     "bad-geometry": Flag("EDGE_CASE", "Shapes or parameters that do not fit."),
+    "bad-dtype": _dtype_cases.FLAG,
 }  # fmt: skip
 
 
@@ -194,6 +198,7 @@ def cases(c: Cases) -> None:
         labels: str,
         image: tuple[int, ...],
         kernel: tuple[int, ...],
+        dtypes: Any = WIDE,
         **given: Any,
     ) -> None:
         params: Tensors = {
@@ -212,11 +217,11 @@ def cases(c: Cases) -> None:
             except Reject:
                 places = 1, 1
             inputs["dy"] = random.uniform(image[0], *places, kernel[3], low=-3.0, high=3.0)
-        c.add(name, flags, labels, inputs, params)
+        c.add(name, flags, labels, inputs, params, dtypes)
 
-    add("basic", "basic", "C1 C2 C10", (2, 4, 5, 2), (3, 2, 2, 3))
+    add("basic", "basic", "C1 C2 C10", (2, 4, 5, 2), (3, 2, 2, 3), ALL)
     add("one-channel", "basic", "C1 C2", (2, 5, 4, 1), (2, 3, 1, 1))
-    add("pointwise", "basic", "C1 C2", (2, 2, 3, 3), (1, 1, 3, 2))
+    add("pointwise", "basic", "C1 C2", (2, 2, 3, 3), (1, 1, 3, 2), ALL)
     impulse = np.zeros((1, 4, 5, 1))
     impulse[0, 1, 2, 0] = 1.0
     counted = tensor([1, 2, 3], [4, 5, 6]).reshape(2, 3, 1, 1)
@@ -261,7 +266,7 @@ def cases(c: Cases) -> None:
     everything = {"stride": [2, 1], "padding": [[1, 2], [0, 3]], "dilation": [1, 2]}
     add(
         "everything", "stride padding asymmetric dilation groups", "C1 C2 C3 C4 C5",
-        (2, 4, 5, 2), (3, 2, 1, 4), groups=2, **everything,
+        (2, 4, 5, 2), (3, 2, 1, 4), ALL, groups=2, **everything,
     )  # fmt: skip
     add("groups", "groups", "C5", (2, 3, 4, 4), (2, 2, 2, 6), groups=2)
     add("groups-three", "groups", "C5", (1, 2, 3, 3), (2, 1, 1, 6), groups=3)
@@ -275,7 +280,7 @@ def cases(c: Cases) -> None:
     add("one-pixel", "small padding", "C1 C4", (1, 1, 1, 2), (3, 3, 2, 1), padding=same)
     add("row-image", "small", "C1 C2", (1, 1, 5, 1), (1, 3, 1, 2))
     add("column-image", "small", "C1 C2", (1, 5, 1, 1), (3, 1, 1, 2))
-    add("no-bias", "no-bias", "C6", (2, 3, 4, 1), (2, 2, 1, 3), bias=None)
+    add("no-bias", "no-bias", "C6", (2, 3, 4, 1), (2, 2, 1, 3), ALL, bias=None)
     add(
         "no-bias-groups", "no-bias groups", "C5 C6", (1, 3, 2, 2), (2, 2, 1, 4), bias=None, groups=2
     )  # fmt: skip
@@ -334,6 +339,11 @@ def cases(c: Cases) -> None:
     add("stride-zero", bad, "C9", (1, 3, 4, 1), (2, 2, 1, 1), stride=[0, 1])
     add("bias-mismatch", bad, "C9", (1, 3, 4, 1), (2, 2, 1, 2), bias=random.uniform(3))
     add("empty-batch-stride", "empty-batch", "C8", (0, 5, 4, 1), (2, 1, 1, 2), stride=[2, 1])
+    _dtype_cases.refused(
+        c, "C11",
+        {"x": random.uniform(2, 3, 4, 2), "weight": random.uniform(2, 3, 2, 3), "bias": random.uniform(3),
+         "dy": random.uniform(2, 2, 2, 3, low=-2.0, high=2.0)},
+    )  # fmt: skip
 
 
 PARAMS = (
@@ -342,6 +352,7 @@ PARAMS = (
     Param("dilation", "[rows, columns]: pixels from one tap to the next", default=[1, 1]),
     Param("groups", "blocks of channels that do not see each other", default=1),
 )
+
 
 OPERATION = Operation(
     id="layer.conv2d",

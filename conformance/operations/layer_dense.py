@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from conformance.cases import Cases, Stream, tensor
+from conformance.cases import ALL, WIDE, Cases, Stream, tensor
 from conformance.operation import Flag, Mistake, Operation, Value
+from conformance.operations import _dtype_cases
 from conformance.oracle import layers
 
 Tensors = dict[str, Any]
@@ -17,6 +18,7 @@ Tensors = dict[str, Any]
 def oracle(inputs: Tensors, settings: Tensors) -> Tensors:
     """y = x W + b;  dx = dy Wᵀ,  dW = xᵀ dy,  db = Σ_n dy_n."""
     x, weight = inputs["x"], inputs["weight"]
+    layers.check_dtypes(x=x, weight=weight, bias=inputs["bias"], dy=inputs["dy"])
     layers.check_shape("x", x, ("N", "in"))
     layers.check_shape("weight", weight, (x.shape[1], "out"))
     layers.check_shape("bias", inputs["bias"], (weight.shape[1],))
@@ -102,6 +104,7 @@ CONSTRAINTS = {
     "C5": "Infinities and NaN follow IEEE arithmetic, and an example's never reach another's y or dx.",
     "C6": "Shapes that do not fit are refused; nothing is broadcast but the bias over the batch.",
     "C7": "Every output has the dtype of x; the order of the sums is free.",
+    "C8": _dtype_cases.CONSTRAINT,
 }
 
 FLAGS = {
@@ -122,6 +125,7 @@ FLAGS = {
     "long-sum": Flag("PRECISION", "Sums of hundreds of terms."),
     "nonfinite": Flag("EDGE_CASE", "An infinite or NaN element."),
     "bad-shape": Flag("EDGE_CASE", "Shapes that do not fit each other."),
+    "bad-dtype": _dtype_cases.FLAG,
 }
 
 
@@ -129,7 +133,10 @@ def cases(c: Cases) -> None:
     """Write the cases."""
     random = Stream(101)
 
-    def add(name: str, flags: str, labels: str, sizes: tuple[int, int, int], **given: Any) -> None:
+    def add(
+        name: str, flags: str, labels: str, sizes: tuple[int, int, int], dtypes: Any = WIDE,
+        **given: Any,
+    ) -> None:  # fmt: skip
         examples, into, out = sizes
         inputs = {
             "x": random.uniform(examples, into, low=-2.0, high=2.0),
@@ -137,11 +144,11 @@ def cases(c: Cases) -> None:
             "bias": random.uniform(out),
             "dy": random.uniform(examples, out, low=-3.0, high=3.0),
         }
-        c.add(name, flags, labels, inputs | given)
+        c.add(name, flags, labels, inputs | given, {}, dtypes)
 
-    add("basic", "basic", "C1 C2 C7", (3, 4, 2))
+    add("basic", "basic", "C1 C2 C7", (3, 4, 2), ALL)
     add(
-        "by-hand", "basic", "C1 C2", (2, 3, 2),
+        "by-hand", "basic", "C1 C2", (2, 3, 2), ALL,
         x=tensor([1, 2, 3], [-1, 0.5, 4]), weight=tensor([1, -2], [3, 0.5], [-1, 2]),
         bias=tensor(0.25, -4), dy=tensor([2, -1], [0.5, 3]),
     )  # fmt: skip
@@ -152,9 +159,9 @@ def cases(c: Cases) -> None:
     add("one-by-n", "one-wide", "C1 C2", (2, 1, 6))
     add("one-of-everything", "one-wide", "C1 C2", (1, 1, 1))
     add("square", "square", "C1 C2", (2, 3, 3))
-    add("square-batch", "square", "C1 C2", (4, 4, 4))
+    add("square-batch", "square", "C1 C2", (4, 4, 4), ALL)
     add("square-one-example", "square one-wide", "C1 C2", (1, 2, 2))
-    add("no-bias", "no-bias", "C1 C3", (3, 2, 4), bias=None)
+    add("no-bias", "no-bias", "C1 C3", (3, 2, 4), ALL, bias=None)
     add("no-bias-square", "no-bias square", "C1 C3", (3, 3, 3), bias=None)
     add("empty-batch", "empty-batch", "C4", (0, 3, 2))
     add("empty-batch-no-bias", "empty-batch no-bias", "C3 C4", (0, 2, 3), bias=None)
@@ -202,6 +209,11 @@ def cases(c: Cases) -> None:
     add(
         "wide-range-weights", "wide-range", "C1 C2 C7", (2, 6, 4),
         x=random.uniform(2, 6), weight=random.spread(6, 4), dy=random.uniform(2, 4),
+    )  # fmt: skip
+    _dtype_cases.refused(
+        c, "C8",
+        {"x": random.uniform(3, 2), "weight": random.uniform(2, 4), "bias": random.uniform(4),
+         "dy": random.uniform(3, 4, low=-2.0, high=2.0)},
     )  # fmt: skip
 
 

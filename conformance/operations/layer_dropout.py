@@ -9,13 +9,15 @@ import numpy as np
 from conformance.cases import ALL, Cases, Stream, fixed, tensor
 from conformance.exact import ONE, ZERO, Real, Reject, each, exact, real
 from conformance.operation import Dial, Flag, Mistake, Operation, Param, Value
-from conformance.oracle.layers import check_shape
+from conformance.operations import _dtype_cases
+from conformance.oracle.layers import check_dtypes, check_shape
 
 Tensors = dict[str, Any]
 
 
 def oracle(inputs: Tensors, settings: Tensors) -> Tensors:
     """y = x/(1 - rate) where the mask keeps, else 0;  dx = dy/(1 - rate) there, else 0."""
+    check_dtypes(x=inputs["x"], dy=inputs["dy"])
     rate = float(settings["rate"])
     if not 0 <= rate <= 1:
         raise Reject(f"rate must be in [0, 1], got {rate}")
@@ -123,6 +125,7 @@ CONSTRAINTS = {
     "C6": "1 - rate is not computed in 16 bits: next to 1 the factor would be far off.",
     "C7": "rate is in [0, 1]; others are refused, NaN too.",
     "C8": "Any shape, 0-d and empty ones included; mask and dy have the shape of x, nothing is broadcast.",
+    "C9": _dtype_cases.CONSTRAINT,
 }
 
 FLAGS = {
@@ -137,6 +140,7 @@ FLAGS = {
     "nonfinite": Flag("EDGE_CASE", "Infinite or NaN elements, kept and dropped."),
     "shapes": Flag("EDGE_CASE", "0-d, empty and four-dimensional tensors."),
     "bad-shape": Flag("EDGE_CASE", "A mask or a dy that does not fit."),
+    "bad-dtype": _dtype_cases.FLAG,
 }  # fmt: skip
 
 
@@ -261,6 +265,12 @@ def cases(c: Cases) -> None:
         random.uniform(3, 2),
         ("float32",),
     )
+    _dtype_cases.refused(
+        c, "C9",
+        {"x": random.uniform(2, 3, low=-2.0, high=2.0), "dy": random.uniform(2, 3),
+         "mask": fixed([[True, False, True], [False, True, True]], "bool")},
+        {"rate": 0.25},
+    )  # fmt: skip
 
 
 OPERATION = Operation(

@@ -9,6 +9,7 @@ import numpy as np
 from conformance.cases import ALL, Cases, Stream, tensor
 from conformance.exact import Reject
 from conformance.operation import Flag, Mistake, Operation
+from conformance.operations import _dtype_cases
 from conformance.oracle import layers
 
 Tensors = dict[str, Any]
@@ -16,6 +17,7 @@ Tensors = dict[str, Any]
 
 def oracle(inputs: Tensors, settings: Tensors) -> Tensors:
     """y (N, rest) lists the elements of each example, last axis fastest; dx is dy shaped as x."""
+    layers.check_dtypes(**inputs)
     if inputs["x"].ndim == 0:
         raise Reject("x must have a leading batch axis, got a 0-d tensor")
     y, context = layers.flatten_forward(inputs["x"])
@@ -76,6 +78,7 @@ CONSTRAINTS = {
     "C3": "(N,) becomes (N, 1); an empty batch keeps the product of its other extents.",
     "C4": "A 0-d tensor, which has no batch axis, is refused.",
     "C5": "Every bit pattern passes: NaN, infinities, -0 and subnormal numbers.",
+    "C6": _dtype_cases.CONSTRAINT,
 }
 
 FLAGS = {
@@ -86,6 +89,7 @@ FLAGS = {
     "empty": Flag("EDGE_CASE", "An empty batch, or empty examples."),
     "special-values": Flag("EDGE_CASE", "NaN, infinities and -0."),
     "no-batch-axis": Flag("EDGE_CASE", "A 0-d tensor."),
+    "bad-dtype": _dtype_cases.FLAG,
 }
 
 
@@ -116,6 +120,10 @@ def cases(c: Cases) -> None:
     special = tensor([[np.nan, -0.0, 1], [np.inf, -np.inf, 0]], [[0, 5, -0.0], [2, np.nan, -3]])
     add("special-values", "special-values", "C1 C5", special)
     add("zero-dimensional", "no-batch-axis", "C4", np.array(2.0), ALL)
+    _dtype_cases.refused(
+        c, "C6",
+        {"x": random.uniform(3, 2, 2, low=-2.0, high=2.0), "dy": random.uniform(3, 4)},
+    )  # fmt: skip
 
 
 OPERATION = Operation(

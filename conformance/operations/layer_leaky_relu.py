@@ -10,7 +10,8 @@ from conformance.cases import ALL, Cases, Stream, tensor
 from conformance.exact import Real, Reject, ctx, each, exact, real
 from conformance.formats import round_exact
 from conformance.operation import Dial, Flag, Mistake, Operation, Param, Value
-from conformance.oracle.layers import check_shape
+from conformance.operations import _dtype_cases
+from conformance.oracle.layers import check_dtypes, check_shape
 
 Tensors = dict[str, Any]
 
@@ -25,6 +26,7 @@ def _slope(settings: Tensors) -> Real:
 
 def oracle(inputs: Tensors, settings: Tensors) -> Tensors:
     """y = x where x > 0, else slope·x;  dx = dy where x > 0, else slope·dy."""
+    check_dtypes(**inputs)
     slope, at_zero = _slope(settings), settings["at_zero"] == "one"
     check_shape("dy", inputs["dy"], inputs["x"].shape)
     x, dtype = exact(inputs["x"]), inputs["x"].dtype.name
@@ -109,6 +111,7 @@ CONSTRAINTS = {
     "C3": "The slope is any finite number: 0, 1, above 1 and below 0 included. Others are refused.",
     "C4": "NaN and infinities follow the same formula: 0 times an infinity is NaN.",
     "C5": "Any shape, 0-d and empty ones included; both outputs have the dtype of x; dy has its shape.",
+    "C6": _dtype_cases.CONSTRAINT,
 }
 
 FLAGS = {
@@ -128,6 +131,7 @@ FLAGS = {
     "infinite": Flag("EDGE_CASE", "Infinite elements, of x or of dy."),
     "shapes": Flag("EDGE_CASE", "0-d, empty and four-dimensional tensors."),
     "bad-shape": Flag("EDGE_CASE", "A dy that does not fit."),
+    "bad-dtype": _dtype_cases.FLAG,
 }  # fmt: skip
 
 
@@ -257,6 +261,11 @@ def cases(c: Cases) -> None:
         0.1,
         ("float32",),
     )
+    _dtype_cases.refused(
+        c, "C6",
+        {"x": random.uniform(2, 3, low=-2.0, high=2.0), "dy": random.uniform(2, 3)},
+        {"slope": 0.25},
+    )  # fmt: skip
 
 
 OPERATION = Operation(

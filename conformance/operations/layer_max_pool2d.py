@@ -9,6 +9,7 @@ import numpy as np
 from conformance.cases import ALL, WIDE, Cases, Stream, tensor
 from conformance.exact import exact
 from conformance.operation import Dial, Flag, Mistake, Operation, Value
+from conformance.operations import _dtype_cases
 from conformance.oracle import layers, pooling, windows
 
 Tensors = dict[str, Any]
@@ -16,6 +17,7 @@ Tensors = dict[str, Any]
 
 def oracle(inputs: Tensors, settings: Tensors) -> Tensors:
     """y = the largest element of each window; dx: each dy goes to the element that won."""
+    layers.check_dtypes(**inputs)
     x = inputs["x"]
     rows, columns = windows.place(x.shape, settings["window"], settings)
     y, context = layers.max_pool2d_forward(x, rows, columns, settings["ties"], settings["nan"])
@@ -94,6 +96,7 @@ CONSTRAINTS = {
     "C9": "Under nan=ignore a NaN counts as padding: the other elements compete, and a window of nothing"
     " but NaN gives -inf and no gradient.",
     "C10": "Every output has the dtype of x; a gradient may be summed in any order.",
+    "C11": _dtype_cases.CONSTRAINT,
 }
 
 FLAGS = {
@@ -106,6 +109,7 @@ FLAGS = {
     "negative": Flag("EDGE_CASE", "Every element is negative, and there is padding."),
     "nan": Flag("EDGE_CASE", "NaN elements: propagated, or passed over."),
     "infinite": Flag("EDGE_CASE", "Windows of -inf, or with infinities."),
+    "bad-dtype": _dtype_cases.FLAG,
 }
 
 
@@ -192,6 +196,11 @@ def cases(c: Cases) -> None:
     add("minus-infinity-padded", "infinite padding", "C7", image([-inf, -inf, 2]), window=[1, 2],
         stride=[1, 1], padding=[[0, 0], [1, 1]])  # fmt: skip
     add("infinities", "infinite", "C1 C3", image([1, inf, -inf], [inf, 0, 2]), window=[2, 3])
+    _dtype_cases.refused(
+        c, "C11",
+        {"x": random.uniform(1, 2, 4, 3, low=-2.0, high=2.0), "dy": random.uniform(1, 1, 2, 3)},
+        {"window": [2, 2]},
+    )  # fmt: skip
 
 
 OPERATION = Operation(

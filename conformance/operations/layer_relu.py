@@ -9,6 +9,7 @@ import numpy as np
 from conformance.cases import ALL, Cases, Stream, tensor
 from conformance.exact import exact
 from conformance.operation import Dial, Flag, Mistake, Operation, Value
+from conformance.operations import _dtype_cases
 from conformance.oracle import layers
 
 Tensors = dict[str, Any]
@@ -16,6 +17,7 @@ Tensors = dict[str, Any]
 
 def oracle(inputs: Tensors, settings: Tensors) -> Tensors:
     """y = max(x, 0);  dx = dy where x > 0, else 0."""
+    layers.check_dtypes(**inputs)
     layers.check_shape("dy", inputs["dy"], inputs["x"].shape)
     y, context = layers.relu_forward(exact(inputs["x"]), settings["nan"])
     dx = layers.relu_backward(context, exact(inputs["dy"]))
@@ -88,6 +90,7 @@ CONSTRAINTS = {
     "C3": "A blocked dy leaves 0, whatever it is: an infinity or a NaN does not get through.",
     "C4": "y is NaN where x is, and dy passes there, since NaN is not at or below 0.",
     "C5": "Any shape, 0-d and empty ones included; both outputs have the dtype of x.",
+    "C6": _dtype_cases.CONSTRAINT,
 }
 
 FLAGS = {
@@ -99,6 +102,7 @@ FLAGS = {
     "nonfinite-upstream": Flag("EDGE_CASE", "An infinite or NaN dy where x blocks it."),
     "subnormal": Flag("EDGE_CASE", "Subnormal numbers are positive too."),
     "shapes": Flag("EDGE_CASE", "0-d, empty and four-dimensional tensors."),
+    "bad-dtype": _dtype_cases.FLAG,
 }
 
 
@@ -157,6 +161,10 @@ def cases(c: Cases) -> None:
     add("zero-dimensional", "shapes", "C5", np.array(3.5), np.array(-2.0))
     add("empty", "shapes", "C5", np.zeros((0, 3)))
     add("image", "shapes basic", "C1 C2 C5", random.uniform(2, 2, 3, 2, low=-1.0, high=1.0))
+    _dtype_cases.refused(
+        c, "C6",
+        {"x": random.uniform(2, 3, low=-2.0, high=2.0), "dy": random.uniform(2, 3)},
+    )  # fmt: skip
 
 
 OPERATION = Operation(

@@ -8,6 +8,7 @@ import numpy as np
 
 from conformance.exact import ONE, ctx, each
 from conformance.operation import Flag, Mistake, Operation, Param, Value
+from conformance.operations import _dtype_cases
 from conformance.operations._rnn_cases import cases
 from conformance.oracle import recurrent
 from conformance.oracle.normalisation import known
@@ -155,6 +156,7 @@ CONSTRAINTS = {
     " at least one step.",
     "C9": "An infinity or a NaN in one example never reaches another's y, dx or dh0.",
     "C10": "Shapes that do not fit are refused; nothing is broadcast but the bias.",
+    "C11": _dtype_cases.CONSTRAINT,
 }
 
 FLAGS = {
@@ -174,6 +176,7 @@ FLAGS = {
     "empty": Flag("EDGE_CASE", "No example, or no step."),
     "nonfinite": Flag("EDGE_CASE", "An infinite or NaN element."),
     "bad-shape": Flag("EDGE_CASE", "Shapes that do not fit each other."),
+    "bad-dtype": _dtype_cases.FLAG,
 }  # fmt: skip
 
 

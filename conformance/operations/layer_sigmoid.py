@@ -9,6 +9,7 @@ import numpy as np
 from conformance.cases import ALL, Cases, Stream, tensor
 from conformance.exact import NAN, ONE, Real, ctx, each, exact
 from conformance.operation import Flag, Mistake, Operation, Value
+from conformance.operations import _dtype_cases
 from conformance.oracle import activations
 from conformance.oracle.activations import finite, floored
 
@@ -78,6 +79,7 @@ CONSTRAINTS = {
     "C4": "Where y would be subnormal it may also be 0 (1 over an exp(-x) that overflows).",
     "C5": "At -inf and +inf y is 0 and 1, and dx is 0; NaN gives NaN in both, at its own place only.",
     "C6": "Any shape, 0-d and empty ones included; both outputs have the dtype of x; dy has its shape.",
+    "C7": _dtype_cases.CONSTRAINT,
 }
 
 FLAGS = {
@@ -96,6 +98,7 @@ FLAGS = {
     "uneven-upstream": Flag("EDGE_CASE", "dy differs by orders of magnitude, and is zero in places."),
     "shapes": Flag("EDGE_CASE", "0-d, empty and four-dimensional tensors."),
     "bad-shape": Flag("EDGE_CASE", "A dy that does not fit."),
+    "bad-dtype": _dtype_cases.FLAG,
 }  # fmt: skip
 
 
@@ -221,6 +224,10 @@ def cases(c: Cases) -> None:
     add(
         "upstream-one-number", "bad-shape", "C6", random.uniform(2), random.uniform(1), ("float32",)
     )
+    _dtype_cases.refused(
+        c, "C7",
+        {"x": random.uniform(2, 3, low=-2.0, high=2.0), "dy": random.uniform(2, 3)},
+    )  # fmt: skip
 
 
 OPERATION = Operation(

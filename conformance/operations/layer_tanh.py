@@ -9,6 +9,7 @@ import numpy as np
 from conformance.cases import ALL, Cases, Stream, tensor
 from conformance.exact import NAN, ONE, ctx, each, exact, full, magnitude
 from conformance.operation import Flag, Mistake, Operation, Value
+from conformance.operations import _dtype_cases
 from conformance.oracle import activations
 
 Tensors = dict[str, Any]
@@ -71,6 +72,7 @@ CONSTRAINTS = {
     "C3": "Nothing overflows: at large |x| y is -1 or 1 and dx is 0, never NaN.",
     "C4": "At -inf and +inf y is -1 and 1, and dx is 0; NaN gives NaN in both, at its own place only.",
     "C5": "Any shape, 0-d and empty ones included; both outputs have the dtype of x; dy has its shape.",
+    "C6": _dtype_cases.CONSTRAINT,
 }
 
 FLAGS = {
@@ -85,6 +87,7 @@ FLAGS = {
     "uneven-upstream": Flag("EDGE_CASE", "dy differs by orders of magnitude, and is zero in places."),
     "shapes": Flag("EDGE_CASE", "0-d, empty and four-dimensional tensors."),
     "bad-shape": Flag("EDGE_CASE", "A dy that does not fit."),
+    "bad-dtype": _dtype_cases.FLAG,
 }  # fmt: skip
 
 
@@ -187,6 +190,10 @@ def cases(c: Cases) -> None:
     add(
         "upstream-one-number", "bad-shape", "C5", random.uniform(2), random.uniform(1), ("float32",)
     )
+    _dtype_cases.refused(
+        c, "C6",
+        {"x": random.uniform(2, 3, low=-2.0, high=2.0), "dy": random.uniform(2, 3)},
+    )  # fmt: skip
 
 
 OPERATION = Operation(

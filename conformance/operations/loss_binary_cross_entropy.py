@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from conformance.cases import Cases, Stream, tensor
+from conformance.cases import ALL, Cases, Stream, tensor
 from conformance.exact import INF, NAN, ONE, ZERO, Real, Reject, ctx, each, exact, full, total
-from conformance.operation import Dial, Flag, Mistake, Operation, Param, Value, widest
+from conformance.operation import Dial, Flag, Mistake, Operation, Param, Value
+from conformance.operations import _dtype_cases
 from conformance.oracle.activations import finite, sigmoid
-from conformance.oracle.layers import check_shape
+from conformance.oracle.layers import LOSS_DTYPE, check_dtypes, check_shape, loss_dtype
 
 Tensors = dict[str, Any]
 
@@ -49,6 +50,7 @@ def oracle(inputs: Tensors, settings: Tensors) -> Tensors:
 
 
 def _check(inputs: Tensors, settings: Tensors) -> int:
+    check_dtypes(**inputs)
     x, targets = inputs["x"], inputs["targets"]
     check_shape("targets", targets, x.shape)
     if x.size == 0 and settings["reduction"] == "mean" and settings["empty_mean"] == "reject":
@@ -69,7 +71,7 @@ def _loss(inputs: Tensors, settings: Tensors, form: Callable[[Real, Real], Real]
     loss = total(losses) / count if count else NAN
     scale = total(finite(sizes)) / max(count, 1)
     return {
-        "loss": Value(full((), loss), widest(inputs), full((), scale)),
+        "loss": Value(full((), loss), loss_dtype(inputs, settings), full((), scale)),
         "dx": Value(dx, inputs["x"].dtype.name, finite(of_dx)),
     }
 
@@ -193,6 +195,7 @@ CONSTRAINTS = {
     "C8": "targets has the shape of x: nothing is broadcast, not even (N, 1) against (N,).",
     "C9": "The mean over no element is refused (or NaN: dial); the sum is 0.",
     "C10": "dx has the dtype of x.",
+    "C11": _dtype_cases.CONSTRAINT,
 }
 
 FLAGS = {
@@ -211,6 +214,7 @@ FLAGS = {
     "shape-mismatch": Flag("EDGE_CASE", "Targets of another shape."),
     "shapes": Flag("EDGE_CASE", "0-d, one and four axes."),
     "empty": Flag("EDGE_CASE", "No element."),
+    "bad-dtype": _dtype_cases.FLAG,
 }  # fmt: skip
 
 
@@ -234,8 +238,8 @@ def cases(c: Cases) -> None:
         both = {"x": x, "targets": np.asarray(targets, dtype=np.float64)}
         c.add(name, flags, labels, both, {"reduction": reduction}, dtypes)
 
-    add("basic", "basic", "C1 C2 C10", (4, 3))
-    add("basic-sum", "basic sum", "C1 C2", (3, 4), None, "sum")
+    add("basic", "basic", "C1 C2 C10", (4, 3), dtypes=ALL)
+    add("basic-sum", "basic sum", "C1 C2", (3, 4), None, "sum", ALL)
     add(
         "by-hand",
         "basic",
@@ -243,7 +247,14 @@ def cases(c: Cases) -> None:
         tensor([np.log(3), 0], [-np.log(4), np.log(9)]),
         tensor([1, 0.5], [0, 1]),
     )
-    add("hard-targets", "basic", "C1 C2", (2, 5), tensor([1, 0, 0, 1, 1], [0, 0, 1, 1, 0]))
+    add(
+        "hard-targets",
+        "basic",
+        "C1 C2",
+        (2, 5),
+        tensor([1, 0, 0, 1, 1], [0, 0, 1, 1, 0]),
+        dtypes=ALL,
+    )
     add(
         "hard-targets-sum",
         "basic sum",
@@ -348,6 +359,11 @@ def cases(c: Cases) -> None:
     add("empty", "empty", "C9", np.zeros((0, 3)))
     add("empty-sum", "empty sum", "C9", np.zeros((0, 3)), reduction="sum")
     add("empty-vector", "empty", "C9", np.zeros(0))
+    _dtype_cases.refused(
+        c, "C11",
+        {"x": random.uniform(2, 3, low=-2.0, high=2.0),
+         "targets": tensor([0.25, 1, 0.5], [0.75, 0.125, 1])},
+    )  # fmt: skip
 
 
 OPERATION = Operation(
@@ -364,6 +380,7 @@ OPERATION = Operation(
     params=(Param("reduction", "mean over all elements, or sum", default="mean"),),
     dials=(
         Dial("empty_mean", "reject", "the mean over no element: refused, or NaN", ("undefined",)),
+        LOSS_DTYPE,
         Dial(
             "outside_targets", "reject", "targets beyond [0, 1]: refused, or put into the formula",
             ("extrapolate",),
@@ -390,10 +407,11 @@ OPERATION = Operation(
     dialects={
         "torch": {
             "empty_mean": "undefined", "outside_targets": "extrapolate", "infinite_logit": "sigmoid_form",
+            "loss_dtype": "input_dtype",
         },
         "tensorflow": {
             "empty_mean": "undefined", "outside_targets": "extrapolate", "infinite_logit": "linear_form",
-            "subnormals": "flush",
+            "loss_dtype": "input_dtype", "subnormals": "flush",
         },
     },
 )  # fmt: skip

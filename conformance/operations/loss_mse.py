@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from conformance.cases import Cases, Stream, tensor
+from conformance.cases import ALL, Cases, Stream, tensor
 from conformance.exact import NAN, Reject, exact, full, magnitude, total
-from conformance.operation import Dial, Flag, Mistake, Operation, Param, Value, widest
+from conformance.operation import Dial, Flag, Mistake, Operation, Param, Value
+from conformance.operations import _dtype_cases
 from conformance.oracle import layers
 
 Tensors = dict[str, Any]
@@ -17,23 +18,24 @@ Tensors = dict[str, Any]
 
 def oracle(inputs: Tensors, settings: Tensors) -> Tensors:
     """loss = Σ (x - t)² / n;  dx = 2 (x - t) / n;  n = 1 for a sum."""
+    layers.check_dtypes(**inputs)
     x, targets = inputs["x"], inputs["targets"]
     layers.check_shape("targets", targets, x.shape)
     if x.size == 0 and settings["reduction"] == "mean":
         if settings["empty_mean"] == "reject":
             raise Reject("the mean over no element is undefined")
-        return _results(inputs, NAN, exact(x))
+        return _results(inputs, settings, NAN, exact(x))
     loss, context = layers.mse_forward(exact(x), exact(targets), settings["reduction"])
     dx = layers.mse_backward(context)
     rows = settings["reduction"] == "sum" and settings["sum_of"] == "row_means"
     width = max(x.shape[-1], 1) if rows and x.ndim else 1
-    return _results(inputs, loss / width, dx / width)
+    return _results(inputs, settings, loss / width, dx / width)
 
 
-def _results(inputs: Tensors, loss: Any, dx: Any) -> Tensors:
+def _results(inputs: Tensors, settings: Tensors, loss: Any, dx: Any) -> Tensors:
     dtype = inputs["x"].dtype.name
     return {
-        "loss": Value(full((), loss), widest(inputs)),
+        "loss": Value(full((), loss), layers.loss_dtype(inputs, settings)),
         "dx": Value(np.asarray(dx, dtype=object), dtype),
     }
 
@@ -52,6 +54,7 @@ def _scaled(
         right = oracle(inputs, settings)
         return _results(
             inputs,
+            settings,
             right["loss"].exact.item() * loss(inputs, settings),
             right["dx"].exact * dx(inputs, settings),
         )
@@ -87,7 +90,7 @@ def absolute_error(inputs: Tensors, settings: Tensors) -> Tensors:
 def reversed_sign(inputs: Tensors, settings: Tensors) -> Tensors:
     """dx is the gradient of the targets."""
     right = oracle(inputs, settings)
-    return _results(inputs, right["loss"].exact.item(), -right["dx"].exact)
+    return _results(inputs, settings, right["loss"].exact.item(), -right["dx"].exact)
 
 
 def broadcast(inputs: Tensors, settings: Tensors) -> Tensors:
@@ -129,6 +132,7 @@ CONSTRAINTS = {
     "C5": "An infinite or NaN difference makes the loss so, and only its own element of dx.",
     "C6": "The mean over no element is refused; the sum is 0.",
     "C7": "A square beyond the range of the dtype makes the loss infinite, and leaves dx finite.",
+    "C8": _dtype_cases.CONSTRAINT,
 }
 
 FLAGS = {
@@ -147,6 +151,7 @@ FLAGS = {
         "Shapes that differ; (n, 1) against (n,) broadcasts to n² differences without an error.",
     ),
     "empty": Flag("EDGE_CASE", "No element."),
+    "bad-dtype": _dtype_cases.FLAG,
 }
 
 
@@ -163,9 +168,9 @@ def cases(c: Cases) -> None:
         targets = random.uniform(*x.shape, low=-4.0, high=4.0) if targets is None else targets
         c.add(name, flags, labels, {"x": x, "targets": targets}, {"reduction": reduction}, dtypes)
 
-    add("basic", "basic", "C1 C4", (3, 4))
-    add("basic-sum", "basic sum", "C2 C4", (3, 4), reduction="sum")
-    add("by-hand", "basic", "C1", tensor([1, 2], [3, 5]), tensor([0.5, 4], [3, -1]))
+    add("basic", "basic", "C1 C4", (3, 4), dtypes=ALL)
+    add("basic-sum", "basic sum", "C2 C4", (3, 4), reduction="sum", dtypes=ALL)
+    add("by-hand", "basic", "C1", tensor([1, 2], [3, 5]), tensor([0.5, 4], [3, -1]), dtypes=ALL)
     add("by-hand-sum", "basic sum", "C2", tensor([1, 2], [3, 5]), tensor([0.5, 4], [3, -1]), "sum")
     add("against-zeros", "basic", "C1", tensor([1, 2], [3, 4]), np.zeros((2, 2)))
     add("vector", "shapes", "C1", (5,))
@@ -235,6 +240,10 @@ def cases(c: Cases) -> None:
     add("row-against-matrix", "shape-mismatch", "C3", tensor([1, 2], [3, 5]), tensor([0.5, 1]))
     add("empty", "empty", "C6", np.zeros((0, 3)))
     add("empty-sum", "empty sum", "C6", np.zeros((0, 3)), reduction="sum")
+    _dtype_cases.refused(
+        c, "C8",
+        {"x": random.uniform(2, 3, low=-2.0, high=2.0), "targets": random.uniform(2, 3)},
+    )  # fmt: skip
 
 
 OPERATION = Operation(
@@ -248,6 +257,7 @@ OPERATION = Operation(
     params=(Param("reduction", "mean over all elements, or sum", default="mean"),),
     dials=(
         Dial("empty_mean", "reject", "the mean over no element: refused, or NaN", ("undefined",)),
+        layers.LOSS_DTYPE,
         Dial(
             "sum_of", "elements", "what a sum adds: squares, or their means over the last axis",
             ("row_means",),
@@ -264,7 +274,8 @@ OPERATION = Operation(
     cases=cases,
     mistakes=MISTAKES,
     dialects={
-        "torch": {"empty_mean": "undefined"},
-        "tensorflow": {"empty_mean": "undefined", "sum_of": "row_means", "subnormals": "flush"},
+        "torch": {"empty_mean": "undefined", "loss_dtype": "input_dtype"},
+        "tensorflow": {"empty_mean": "undefined", "sum_of": "row_means", "loss_dtype": "input_dtype",
+                       "subnormals": "flush"},
     },
 )  # fmt: skip

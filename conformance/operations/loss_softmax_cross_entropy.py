@@ -6,20 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from conformance.cases import Cases, Stream, fixed, tensor
+from conformance.cases import ALL, WIDE, Cases, Stream, fixed, tensor
 from conformance.exact import NAN, ZERO, Reject, ctx, exact, full
-from conformance.operation import Dial, Flag, Mistake, Operation, Param, Value, widest
+from conformance.operation import Dial, Flag, Mistake, Operation, Param, Value
+from conformance.operations import _dtype_cases
 from conformance.oracle import layers
 
 Tensors = dict[str, Any]
 
 
 def _check(inputs: Tensors, settings: Tensors) -> None:
+    layers.check_dtypes(x=inputs["x"])
     x, targets = inputs["x"], inputs["targets"]
     layers.check_shape("x", x, ("N", "C"))
     layers.check_shape("targets", targets, (len(x),))
     if x.shape[1] == 0:
         raise Reject("x must have at least one class")
+    if targets.dtype != np.int64:
+        raise Reject(f"targets must be int64, got {targets.dtype}")
     if np.any((targets < 0) | (targets >= x.shape[1])):
         raise Reject(f"targets must be at least 0 and less than the {x.shape[1]} classes")
     averages_nothing = len(x) == 0 and settings["reduction"] == "mean"
@@ -30,18 +34,21 @@ def _check(inputs: Tensors, settings: Tensors) -> None:
 def oracle(inputs: Tensors, settings: Tensors) -> Tensors:
     """loss_n = log Σ_j exp(z_nj) - z_nt;  dx_nj = (softmax(z_n)_j - [j = t]) / N."""
     _check(inputs, settings)
-    return _loss(exact(inputs["x"]), inputs["targets"], settings["reduction"], inputs)
+    return _loss(exact(inputs["x"]), inputs["targets"], settings, inputs)
 
 
-def _loss(logits: Any, targets: Any, reduction: str, inputs: Tensors) -> Tensors:
-    dtype = inputs["x"].dtype.name
+def _loss(logits: Any, targets: Any, settings: Tensors, inputs: Tensors) -> Tensors:
+    dtype, reduction = inputs["x"].dtype.name, settings["reduction"]
+    of_loss = layers.loss_dtype(inputs, settings)
     if len(logits) == 0 and reduction == "mean":
-        return {"loss": Value(full((), NAN), widest(inputs)), "dx": Value(logits, dtype)}
+        return {"loss": Value(full((), NAN), of_loss), "dx": Value(logits, dtype)}
     loss, context = layers.softmax_cross_entropy_forward(logits, targets, reduction)
     dx = layers.softmax_cross_entropy_backward(context)
     scale, dx_scale = layers.softmax_cross_entropy_scale(logits, targets, reduction)
-    of_loss = Value(full((), loss), widest(inputs), full((), scale))
-    return {"loss": of_loss, "dx": Value(dx, dtype, dx_scale)}
+    return {
+        "loss": Value(full((), loss), of_loss, full((), scale)),
+        "dx": Value(dx, dtype, dx_scale),
+    }
 
 
 def tolerance(inputs: Tensors, settings: Tensors) -> dict[str, int]:
@@ -60,7 +67,7 @@ def _changed(
     def mistaken(inputs: Tensors, settings: Tensors) -> Tensors:
         _check(inputs, settings)
         z, t = logits(exact(inputs["x"])), targets(inputs["targets"], inputs["x"].shape[1])
-        result = _loss(z, t, settings["reduction"], inputs)
+        result = _loss(z, t, settings, inputs)
         return after(result, inputs, settings)
 
     return mistaken
@@ -180,6 +187,7 @@ CONSTRAINTS = {
     "C7": "The mean over no example is refused; the sum is 0. One class costs nothing.",
     "C8": "loss is 0-d, float64 if x is float64, else float32; dx has the dtype of x.",
     "C9": "x must be (N, C) with C >= 1 and targets (N,).",
+    "C10": _dtype_cases.CONSTRAINT,
 }
 
 FLAGS = {
@@ -202,6 +210,7 @@ FLAGS = {
     ),
     "bad-shape": Flag("EDGE_CASE", "Shapes that do not fit."),
     "empty-batch": Flag("EDGE_CASE", "No example."),
+    "bad-dtype": _dtype_cases.FLAG,
 }
 
 
@@ -211,15 +220,16 @@ def cases(c: Cases) -> None:
     inf, nan = np.inf, np.nan
 
     def add(
-        name: str, flags: str, labels: str, x: Any, targets: Any, reduction: str = "mean"
-    ) -> None:
+        name: str, flags: str, labels: str, x: Any, targets: Any, reduction: str = "mean",
+        dtypes: Any = WIDE,
+    ) -> None:  # fmt: skip
         x = random.uniform(*x, low=-4.0, high=4.0) if isinstance(x, tuple) else x
         both = {"x": x, "targets": fixed(targets, "int64")}
-        c.add(name, flags, labels, both, {"reduction": reduction})
+        c.add(name, flags, labels, both, {"reduction": reduction}, dtypes)
 
-    add("basic", "basic", "C1 C2 C8", (4, 3), [2, 0, 1, 2])
-    add("basic-sum", "basic sum", "C1 C2", (4, 3), [1, 2, 0, 0], "sum")
-    add("by-hand", "basic", "C1 C2", tensor([2, 1, 0], [0, 1, 2]), [0, 0])
+    add("basic", "basic", "C1 C2 C8", (4, 3), [2, 0, 1, 2], dtypes=ALL)
+    add("basic-sum", "basic sum", "C1 C2", (4, 3), [1, 2, 0, 0], "sum", ALL)
+    add("by-hand", "basic", "C1 C2", tensor([2, 1, 0], [0, 1, 2]), [0, 0], dtypes=ALL)
     add("more-classes-than-examples", "basic", "C1 C2", (2, 7), [6, 3])
     add("square", "basic", "C1 C2", (3, 3), [0, 2, 2])
     add("square-sum", "basic sum", "C1 C2", (3, 3), [1, 0, 0], "sum")
@@ -280,6 +290,13 @@ def cases(c: Cases) -> None:
     add("one-axis", "bad-shape", "C9", tensor(1, 2, 3), [0, 1, 1])
     add("empty-batch", "empty-batch", "C7", (0, 3), [])
     add("empty-batch-sum", "empty-batch sum", "C7", (0, 3), [], "sum")
+    for name, dtype in (("float", "float32"), ("boolean", "bool")):
+        x = {"x": random.uniform(2, 2), "targets": fixed([1, 0], dtype)}
+        c.add(f"{name}-targets", "bad-target", "C6", x, {"reduction": "mean"}, ("float32",))
+    _dtype_cases.refused(
+        c, "C10",
+        {"x": random.uniform(2, 3, low=-2.0, high=2.0), "targets": fixed([2, 0], "int64")},
+    )  # fmt: skip
 
 
 OPERATION = Operation(
@@ -295,7 +312,10 @@ OPERATION = Operation(
     inputs={"x": "(N, C): the logits z", "targets": "(N,) int64: the class of each example"},
     outputs={"loss": "0-d", "dx": "like x"},
     params=(Param("reduction", "mean over the examples, or sum", default="mean"),),
-    dials=(Dial("empty_mean", "reject", "the mean over no example: refused, or NaN", ("undefined",)),),
+    dials=(
+        Dial("empty_mean", "reject", "the mean over no example: refused, or NaN", ("undefined",)),
+        layers.LOSS_DTYPE,
+    ),
     oracle=oracle,
     tolerance=tolerance,
     tolerance_why=(
@@ -311,7 +331,7 @@ OPERATION = Operation(
     cases=cases,
     mistakes=MISTAKES,
     dialects={
-        "torch": {"empty_mean": "undefined"},
-        "tensorflow": {"empty_mean": "undefined", "subnormals": "flush"},
+        "torch": {"empty_mean": "undefined", "loss_dtype": "input_dtype"},
+        "tensorflow": {"empty_mean": "undefined", "loss_dtype": "input_dtype", "subnormals": "flush"},
     },
 )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.cases import WIDE, Cases, Stream, fixed, tensor
+from conformance.cases import ALL, WIDE, Cases, Stream, fixed, tensor
 from conformance.exact import magnitude, real
 from conformance.operation import Dial, Flag, Mistake, Operation, Param
 from conformance.oracle import optimizers
@@ -118,6 +118,7 @@ CONSTRAINTS = {
     "A10": "lr is that of the step; lr = 0 leaves the parameter, but not the averages, as it is.",
     "A11": "The bias corrections are computed in float64 and rounded to the dtype once.",
     "A12": "A NaN or infinite gradient makes its own element NaN, for ever, and no other.",
+    "A15": "A gradient has the shape of its parameter, and both are real floats; else a refusal.",
     "A13": "The caller's gradients are not written to: the same gradient twice is the same step twice.",
 }
 
@@ -144,6 +145,7 @@ FLAGS = {
     "nonfinite": Flag("EDGE_CASE", "NaN and infinite gradients."),
     "cancellation": Flag("PRECISION", "Terms of opposite sign cancel in m or in the weight."),
     "long": Flag("PRECISION", "Many steps."),
+    "bad-gradient": optimizers.BAD_GRADIENT,
     "range": Flag("EDGE_CASE", "A parameter outside its range."),
     "observed": Flag("DIALECT", "A trajectory that thirteen libraries were run on."),
 }  # fmt: skip
@@ -161,7 +163,7 @@ def cases(c: Cases) -> None:
     add("observed-eps-tf", "observed", "A1 A3", five, eps=1e-7)
     add("observed-no-eps", "observed eps-zero", "A9", five, eps=0.0)
     add("observed-amsgrad", "observed amsgrad", "A4", five, amsgrad=True)
-    add("two-tensors-betas", "betas", "A1 A7", two, beta1=0.5, beta2=0.75)
+    add("two-tensors-betas", "betas", "A1 A7", two, ALL, beta1=0.5, beta2=0.75)
     add("amsgrad-and-everything", "amsgrad decay changing-rate betas", "A4 A5 A10", two, amsgrad=True,
         weight_decay=0.1, beta1=0.8, beta2=0.9, lr=[0.5, 0.125, 0.25])
     add("beta1-zero", "betas", "A1 A2", two, beta1=0.0)
@@ -206,10 +208,11 @@ def common(c: Cases) -> None:
         c.add(name, flags, labels, inputs, {"lr": 0.1, **p}, dtypes)
 
     five, two = optimizers.observed(), optimizers.two_tensors()
+    optimizers.bad_gradients(add, "A15")
     add("observed", "observed moments", "A1 A2", five)
     add("observed-eps", "observed eps-visible", "A3", five, eps=0.1)
     add("observed-decay", "observed decay", "A5", five, weight_decay=0.1)
-    add("two-tensors", "moments", "A1 A2 A7", two)
+    add("two-tensors", "moments", "A1 A2 A7", two, ALL)
     add("two-tensors-everything", "decay changing-rate betas", "A1 A5 A7 A10", two, weight_decay=0.25,
         beta1=0.75, beta2=0.5, eps=0.125, lr=[0.5, 0.125, 0.25])
     add("first-step", "first-step", "A2", single(tensor(1, -2, 0.25), tensor(1, -1e-3, 250)))

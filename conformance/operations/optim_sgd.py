@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance.cases import WIDE, Cases, Stream, fixed, tensor
+from conformance.cases import ALL, WIDE, Cases, Stream, fixed, tensor
 from conformance.exact import Reject, real
 from conformance.operation import Dial, Flag, Mistake, Operation, Param
 from conformance.oracle import optimizers
@@ -70,6 +70,7 @@ CONSTRAINTS = {
     "S10": "Dampening has no effect without momentum.",
     "S11": "lr = 0 leaves the parameter, but not the buffer, as it is.",
     "S12": "A NaN or infinite gradient spoils its own element only.",
+    "S14": "A gradient has the shape of its parameter, and both are real floats; else a refusal.",
     "S13": "The caller's gradients are not written to: the same gradient twice is the same step twice.",
 }
 
@@ -97,6 +98,7 @@ FLAGS = {
     "nonfinite": Flag("EDGE_CASE", "NaN and infinite gradients."),
     "cancellation": Flag("PRECISION", "Terms of opposite sign cancel in the buffer."),
     "long": Flag("PRECISION", "Many steps."),
+    "bad-gradient": optimizers.BAD_GRADIENT,
     "range": Flag("EDGE_CASE", "A parameter outside its range."),
     "bad-nesterov": Flag("KNOWN_BUG", "Nesterov without momentum or with dampening.",
                          ("torch/optim#27", "pytorch/pytorch#887")),
@@ -112,6 +114,7 @@ def cases(c: Cases) -> None:
         c.add(name, flags, labels, inputs, {"lr": 0.1, **p}, dtypes)
 
     five, two = optimizers.observed(), optimizers.two_tensors()
+    optimizers.bad_gradients(add, "S14")
     drop = [0.1, 0.1, 0.01, 0.01, 0.01]
     add("observed-plain", "observed plain", "S1", five)
     add("observed-momentum", "observed momentum", "S2", five, momentum=0.9)
@@ -122,10 +125,10 @@ def cases(c: Cases) -> None:
     add("observed-drop", "observed changing-rate", "S3", five, momentum=0.9, lr=drop)
     add("observed-nesterov-drop", "observed changing-rate nesterov", "S3 S4", five, momentum=0.9,
         nesterov=True, lr=drop)
-    add("two-tensors", "plain", "S1 S7", two)
-    add("two-tensors-momentum", "momentum", "S2 S7", two, momentum=0.5)
-    add("two-tensors-nesterov", "nesterov", "S4 S7", two, momentum=0.75, nesterov=True)
-    add("two-tensors-dampening", "dampening momentum", "S2 S7", two, momentum=0.75, dampening=0.25)
+    add("two-tensors", "plain", "S1 S7", two, ALL)
+    add("two-tensors-momentum", "momentum", "S2 S7", two, ALL, momentum=0.5)
+    add("two-tensors-nesterov", "nesterov", "S4 S7", two, ALL, momentum=0.75, nesterov=True)
+    add("two-tensors-dampening", "dampening momentum", "S2 S7", two, ALL, momentum=0.75, dampening=0.25)
     add("two-tensors-everything", "decay nesterov changing-rate", "S3 S4 S5 S7", two, momentum=0.75,
         nesterov=True, weight_decay=0.25, lr=[0.5, 0.125, 0.25])
     add("two-tensors-dampened-decay", "decay dampening changing-rate", "S2 S3 S5", two,

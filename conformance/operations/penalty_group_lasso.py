@@ -24,6 +24,7 @@ from conformance.oracle.regularization import Settings, sign
 
 def oracle(inputs: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """λ·Σ‖w_group‖ over all groups of all tensors;  λ·w/‖w_group‖, 0 in a zero group."""
+    regularization.real_floats(inputs["weights"])
     return _penalty(inputs, settings)
 
 

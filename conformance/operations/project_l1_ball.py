@@ -16,6 +16,7 @@ from conformance.oracle.regularization import Settings, sign, soft
 
 def oracle(inputs: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """sign(w)·max(|w| - θ, 0) with the θ >= 0 that makes the 1-norm the radius, if it exceeds it."""
+    regularization.real_floats(inputs["weights"])
     return {"weights": map_tensors(lambda w: projections.l1_ball(w, settings), inputs["weights"])}
 
 

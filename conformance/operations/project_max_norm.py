@@ -17,6 +17,7 @@ from conformance.oracle.regularization import Settings
 
 def oracle(inputs: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """w·min(1, c/‖w_group‖), group by group."""
+    regularization.real_floats(inputs["weights"])
     projections.limit_of(settings)
     return {"weights": map_tensors(lambda w: projections.max_norm(w, settings), inputs["weights"])}
 

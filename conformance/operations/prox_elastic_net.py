@@ -26,6 +26,7 @@ def _numbers(settings: Settings) -> tuple[Real, Real]:
 
 def oracle(inputs: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """sign(w)·max(|w| - l1·step, 0) / (1 + 2·l2·step)."""
+    regularization.real_floats(inputs["weights"])
     t, divisor = _numbers(settings)
 
     def one(w: Tensor) -> Value | Tensor:

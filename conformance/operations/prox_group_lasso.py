@@ -17,6 +17,7 @@ from conformance.oracle.regularization import Settings, soft
 
 def oracle(inputs: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """w·max(0, 1 - t/‖w_group‖) with t = strength·step."""
+    regularization.real_floats(inputs["weights"])
     regularization.non_negative(settings, "strength", "step")
     ulps = tolerance(inputs, settings)["weights"]
     return {"weights": map_tensors(lambda w: groups.shrunk(w, settings, ulps), inputs["weights"])}

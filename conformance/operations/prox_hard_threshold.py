@@ -16,6 +16,7 @@ from conformance.oracle.regularization import Settings, soft
 
 def oracle(inputs: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """Keep the ``count`` largest magnitudes of each tensor, or those above ``threshold``."""
+    regularization.real_floats(inputs["weights"])
     projections.check_hard(settings)
     return {"weights": map_tensors(lambda w: projections.hard(w, settings), inputs["weights"])}
 

@@ -15,6 +15,7 @@ from conformance.oracle.regularization import Settings, sign, soft
 
 def oracle(inputs: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """sign(w)·max(|w| - t, 0) with t = strength·step."""
+    regularization.real_floats(inputs["weights"])
     regularization.non_negative(settings, "strength", "step")
     return {
         "weights": map_tensors(

@@ -16,6 +16,7 @@ from conformance.oracle.regularization import Settings, soft
 
 def oracle(inputs: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """w / (1 + 2·λ·step)."""
+    regularization.real_floats(inputs["weights"])
     return _maps(lambda x, t: x / (1 + t))(inputs, settings)
 
 

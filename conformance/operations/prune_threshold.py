@@ -130,7 +130,9 @@ CONSTRAINTS = {
     "C7": "The threshold is rounded once: to float64 for float64 scores, else to float32.",
     "C8": "Masks are boolean and of the weight's shape; weights keep shape and dtype.",
     "C9": "An absent weight has no mask; a weight without scores keeps the mask that it had.",
-    "C10": "Lists of different lengths, or tensors of different shapes, are refused.",
+    "C10": "Lists of different lengths, or tensors of different shapes, are refused, and scores or masks of an"
+    " absent weight.",
+    "C11": "Weights and scores are real floats: integers are refused.",
 }
 
 FLAGS = {
@@ -164,6 +166,7 @@ FLAGS = {
     ),
     "shapes": Flag("EDGE_CASE", "0-d, empty and many-dimensional tensors."),
     "absent": Flag("EDGE_CASE", "Absent weights or scores, or none at all."),
+    "integers": Flag("EDGE_CASE", "Integer weights or scores."),
     "mismatch": Flag("EDGE_CASE", "Lists or shapes that do not fit each other."),
 }
 
@@ -258,6 +261,15 @@ def cases(c: Cases) -> None:
     shapes = [np.array(-0.5), random.uniform(2, 1, 3), np.zeros((0, 4)), np.array(3.0)]
     add("shapes", "shapes", "C8", shapes, magnitudes(shapes), 0.5, ALL)
     add("absent", "absent", "C9", [None, tensor(-1, 3), None], [None, tensor(1, 3), None], 2.0, ALL)
+    whole, one = fixed([4, -1, 2], "int64"), tensor(4, -1, 2)
+    only = ("float32",)
+    add("integers", "integers", "C11", [one, whole], [one, whole], 2.0, only)
+    add("integer-weights", "integers", "C11", [whole], [tensor(4, 1, 2)], 2.0, only)
+    add("integer-scores", "integers", "C11", [one], [fixed([4, 1, 2], "int32")], 2.0, only)
+    add("score-without-weight", "absent mismatch", "C10", [None, one], [tensor(1, 2), one], 2.0, only)
+    add("mask-without-weight", "absent mismatch previous", "C10", [None, one], [None, one], 2.0, only,
+        previous=[fixed([True, False], "bool"), None])
+    add("mismatch-after-absent", "absent mismatch", "C10", [None, one], [None, tensor(4, -1)], 2.0, only)
     add("absent-scores", "absent previous", "C4 C9", [tensor(-1, 3), tensor(2, -4), tensor([5.0])], [None,
         None, tensor([1.0])], 9.0, previous=[None, fixed([False, True], "bool"), None])
     add("no-tensors", "absent", "C9", [], [], 1.0, ("float32",))

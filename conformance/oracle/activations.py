@@ -8,7 +8,7 @@ from typing import Any
 from conformance.exact import NAN, ONE, ZERO, Exact, Real, ctx, each, exact, real
 from conformance.formats import FLOATS
 from conformance.operation import Mistake, Value
-from conformance.oracle.layers import check_shape
+from conformance.oracle.layers import check_dtypes, check_shape
 
 Tensors = dict[str, Any]
 
@@ -45,6 +45,7 @@ def s_shaped(
     """
 
     def oracle(inputs: Tensors, settings: Tensors) -> Tensors:
+        check_dtypes(**inputs)
         check_shape("dy", inputs["dy"], inputs["x"].shape)
         dtype, dy = inputs["x"].dtype.name, exact(inputs["dy"])
         y = each(function, exact(inputs["x"]))

@@ -17,7 +17,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from conformance.exact import INF, ZERO, Exact, Reject, ctx, each, exact, full, magnitude
-from conformance.operation import Value
+from conformance.formats import FLOATS
+from conformance.operation import Dial, Value, widest
 from conformance.oracle.windows import Axis, each_window
 
 Array: TypeAlias = Any
@@ -63,6 +64,29 @@ def check_shape(name: str, array: Array | None, expected: tuple[int | str, ...])
     if not fits:
         wanted = ", ".join(str(want) for want in expected)
         raise Reject(f"{name} must have shape ({wanted}), got {tuple(array.shape)}")
+
+
+def check_dtypes(**arrays: Array | None) -> None:
+    """Refuse arrays that are not real floats, all of one dtype; an absent one is ignored."""
+    found = {name: array.dtype.name for name, array in arrays.items() if array is not None}
+    if len(set(found.values())) > 1 or not set(found.values()) <= set(FLOATS):
+        given = ", ".join(f"{name} {dtype}" for name, dtype in found.items())
+        raise Reject(f"all inputs must be real floats of one dtype, got {given}")
+
+
+LOSS_DTYPE = Dial(
+    "loss_dtype",
+    "float32_or_wider",
+    "the dtype of the loss: at least float32, or that of x",
+    ("input_dtype",),
+)
+"""The dial of every loss."""
+
+
+def loss_dtype(inputs: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Return the dtype of a loss."""
+    narrow = settings["loss_dtype"] == "input_dtype"
+    return inputs["x"].dtype.name if narrow else widest(inputs)
 
 
 def linear(

@@ -15,7 +15,7 @@ import numpy as np
 
 from conformance.exact import ONE, ZERO, Real, Reject, ctx, each, exact, full, magnitude, real
 from conformance.operation import Value
-from conformance.oracle.layers import check_shape
+from conformance.oracle.layers import check_dtypes, check_shape
 from conformance.oracle.optimizers import Tracked, constant, root
 
 Tensors = dict[str, Any]
@@ -64,6 +64,7 @@ class Batch:
 
 def check(inputs: Tensors, settings: Tensors) -> int:
     """Refuse what must be refused; return the number of values per channel."""
+    check_dtypes(**inputs)
     x = inputs["x"]
     if x.ndim < 2:
         raise Reject(f"x must have shape (..., channels), got {x.shape}")

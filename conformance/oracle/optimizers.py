@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from conformance.cases import Tensor, tensor
+from conformance.cases import Tensor, fixed, tensor
 from conformance.exact import ONE, ZERO, Exact, Real, Reject, divide, each, exact, full, real, sqrt
 from conformance.formats import FLOATS, round_exact
-from conformance.operation import Dial, Param, Value
+from conformance.operation import Dial, Flag, Param, Value
 
 Settings = dict[str, Any]
 Slots = dict[str, Any]
@@ -62,6 +62,11 @@ class Tracked:
 
     exact: Exact
     error: Exact
+
+    def __post_init__(self) -> None:
+        """Keep 0-d arrays, of which NumPy's operators make bare numbers."""
+        object.__setattr__(self, "exact", np.asarray(self.exact, dtype=object))
+        object.__setattr__(self, "error", np.asarray(self.error, dtype=object))
 
     def __add__(self, other: Tracked) -> Tracked:
         """Add: the errors add up, and the sum is rounded."""
@@ -121,7 +126,8 @@ def through(value: Any, settings: Settings, dtype: str) -> Real:
     value = real(float(value))
     if settings["hyperparameters"] == "exact":
         return value
-    narrow = "float32" if settings["hyperparameters"] == "float32" else dtype
+    # A step of 16-bit parameters is computed in float32.
+    narrow = "float64" if settings["hyperparameters"] != "float32" and dtype == "float64" else "float32"
     return real(round_exact(value, narrow))
 
 
@@ -163,6 +169,7 @@ def trajectory(
     states: list[Slots] = [{"t": 0} for _ in params]
     moved: list[Any] = list(params)
     steps = []
+    check_gradients(inputs)
     for rate, grads in zip(rates, inputs["grads"], strict=True):
         for i, grad in enumerate(grads):
             if grad is None:
@@ -177,6 +184,37 @@ def trajectory(
             moved[i] = _value(weights[i], params[i])
         steps.append(list(moved))
     return {"params": steps}
+
+
+def check_gradients(inputs: dict[str, Any]) -> None:
+    """Refuse gradients that are not shaped as their parameters, and what is not made of real floats."""
+    for step in ([*inputs["params"]], *inputs["grads"]):
+        for param, given in zip(inputs["params"], step, strict=True):
+            if given is None:
+                continue
+            if given.shape != param.shape:
+                raise Reject(f"a gradient must be shaped {param.shape}, got {given.shape}")
+            if given.dtype.name not in FLOATS:
+                raise Reject(f"parameters and gradients must be real floats, got {given.dtype}")
+
+
+def bad_gradients(add: Callable[..., None], label: str) -> None:
+    """Add what every optimiser refuses: gradients of another shape, and integers."""
+    w, g = tensor([1, -2, 0.5], [3, 0.25, -1]), tensor([0.5, 0.25, -1], [2, -0.5, 1])
+    whole = array([[1, -2, 4], [3, 2, -1]])
+    for name, params, grads in (
+        ("gradient-of-one-number", w, tensor(0.5)),
+        ("gradient-of-one-row", w, tensor([0.5, 0.25, -1])),
+        ("gradient-transposed", w, g.T),
+        ("integer-gradients", w, fixed(whole, "int64")),
+        ("integer-parameters", fixed(whole, "int32"), g),
+    ):
+        add(name, "bad-gradient", label, single(params, g, grads), ("float32",))
+
+
+BAD_GRADIENT = Flag(
+    "EDGE_CASE", "A gradient shaped unlike its parameter, which broadcasting would hide; integers."
+)
 
 
 def _value(w: Tracked, like: Tensor) -> Value:

@@ -142,7 +142,8 @@ def add_geometries(add: Callable[..., None], every: tuple[str, ...]) -> None:
         dy=lone,
     )
     bad = "bad-geometry"
-    add("window-too-large", bad, "C6", (1, 3, 4, 1), ("float32",), window=[2, 5])
+    narrow = ("float32", "float16", "bfloat16")
+    add("window-too-large", bad, "C6", (1, 3, 4, 1), narrow, window=[2, 5])
     add(
         "dilated-window-too-large",
         bad,

@@ -27,7 +27,7 @@ from conformance.exact import (
     real,
     total,
 )
-from conformance.formats import Tensor, round_exact
+from conformance.formats import FLOATS, Tensor, round_exact
 from conformance.operation import Dial, widest
 
 Settings = dict[str, Any]
@@ -103,8 +103,13 @@ def check_lists(inputs: dict[str, Any]) -> None:
         if len(others) != len(weights):
             raise Reject(f"weights and {name} must have the same length")
         for w, other in zip(weights, others, strict=True):
+            if w is None and other is not None:
+                raise Reject(f"an absent weight has no {name}")
             if w is not None and other is not None and w.shape != other.shape:
                 raise Reject(f"weights and {name} must have the same shape")
+    for name in ("weights", "scores"):
+        if any(t is not None and t.dtype.name not in FLOATS for t in inputs.get(name) or ()):
+            raise Reject(f"{name} must be real floats")
 
 
 def before(inputs: dict[str, Any]) -> Masks:

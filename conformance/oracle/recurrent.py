@@ -13,7 +13,7 @@ import numpy as np
 
 from conformance.exact import ONE, Real, Reject, ctx, each, full
 from conformance.operation import Value
-from conformance.oracle.layers import check_shape
+from conformance.oracle.layers import check_dtypes, check_shape
 from conformance.oracle.normalisation import given, known, value
 from conformance.oracle.optimizers import Tracked
 
@@ -60,6 +60,7 @@ def rectified(a: Tracked) -> Tracked:
 
 def check(inputs: Tensors, settings: Tensors) -> None:
     """Refuse what must be refused."""
+    check_dtypes(**inputs)
     x, weight = inputs["x"], inputs["weight"]
     check_shape("x", x, ("N", "T", "in"))
     check_shape("weight", weight, (x.shape[2], "H"))

@@ -69,12 +69,20 @@ def sign(x: Real) -> Real:
     return x if x != x else ONE if x > 0 else -ONE if x < 0 else ZERO
 
 
+def real_floats(weights: list[Tensor | None]) -> None:
+    """Refuse weights that are not real floats."""
+    for index, weight in enumerate(weights):
+        if weight is not None and weight.dtype.name not in FLOATS:
+            raise Reject(f"weights[{index}] must be real floats, got {weight.dtype.name}")
+
+
 def penalty(
     weights: list[Tensor | None],
     term: Callable[[Real], Real],
     slope: Callable[[Real], Real],
 ) -> dict[str, Any]:
     """Return the sum of ``term`` over all weights, and ``slope`` of each weight."""
+    real_floats(weights)
     present = [w for w in weights if w is not None]
     value = total(term(x) for w in present for x in exact(w).ravel())
     return {

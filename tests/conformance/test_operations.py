@@ -83,7 +83,7 @@ def test_module_is_complete(name: str) -> None:
         assert flag.kind != "KNOWN_BUG" or flag.links, "a known bug names its report"
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", names())
 def test_every_flag_is_of_three_cases_or_more(name: str) -> None:
     used = Counter(flag for case in fixtures.read(load(name)) for flag in case.flags)
     assert {flag: count for flag, count in used.items() if count < 3} == {}
