@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from refimpl import clipping, optimizers, pruning, regularization, scores, trainer
+from refimpl import (
+    clipping,
+    layers,
+    losses,
+    optimizers,
+    pruning,
+    regularization,
+    scores,
+    trainer,
+)
 
 EPS = float(np.finfo(np.float64).eps)
 numbers = st.floats(-1e6, 1e6, allow_subnormal=False).map(lambda x: x if abs(x) > 1e-9 else 0.0)
@@ -128,6 +137,77 @@ def test_soft_threshold_is_the_value_clip_taken_away(w: Any, strength: float, st
     [shrunk] = regularization.prox_l1([w], strength, step)
     [inside] = clipping.clip_value([w], -threshold, threshold)
     np.testing.assert_allclose(shrunk + inside, w, rtol=4 * EPS, atol=4 * EPS * threshold)
+
+
+@st.composite
+def per_example(draw: Any) -> list[Any]:
+    """Return the gradients of twelve examples, one array (12, ...) for each parameter, no number twice."""
+    shapes = draw(
+        st.lists(hnp.array_shapes(min_dims=0, max_dims=3, max_side=4), min_size=1, max_size=4)
+    )
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    spread = draw(st.floats(0, 6))
+    return [
+        random.normal(size=(12, *shape)) * 10.0 ** random.uniform(-spread, spread, (12, *shape))
+        for shape in shapes
+    ]
+
+
+@quick
+@given(per_example(), st.permutations(range(12)), limits, st.sampled_from(["mean", "sum"]))
+def test_twelve_examples_are_three_times_four_accumulated(
+    grads: Any, order: list[int], limit: float, reduction: str
+) -> None:
+    # Every example has a gradient of its own, in every element.
+    plan = trainer.Plan(
+        {"operation": "optim.sgd", "lr": 0.5, "momentum": 0.9},
+        clip={"operation": "clip.global_norm", "max_norm": limit},
+        accumulate=reduction,
+    )
+
+    def reduced(g: Any) -> Any:
+        return np.asarray(np.mean(g, axis=0) if reduction == "mean" else np.sum(g, axis=0))
+
+    params = [np.zeros(g.shape[1:]) for g in grads]
+    start = trainer.start(plan, params)
+    whole = trainer.train_step(plan, start, [[reduced(g) for g in grads]])
+    fours = [order[:4], order[4:8], order[8:]]
+    parts = trainer.train_step(plan, start, [[reduced(g[four]) for g in grads] for four in fours])
+    # The terms may cancel, so that an error is of the sum of their sizes.
+    total = norm([reduced(g) for g in grads])
+    factor = 0.5 * min(1.0, limit / total) if total else 0.5
+    lost = 32 * EPS * norm([reduced(np.abs(g)) for g in grads])
+    for a, b, g in zip(whole.params, parts.params, grads, strict=True):
+        sizes = reduced(np.abs(g))
+        bound = factor * (32 * EPS * sizes + np.abs(reduced(g)) * 2 * lost / max(total, lost))
+        assert np.all(np.abs(a - b) <= bound + 1e-300)
+
+
+@quick
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["mean", "sum"]))
+def test_a_model_learns_the_same_from_twelve_examples_and_from_three_times_four(
+    seed: int, reduction: str
+) -> None:
+    random = np.random.default_rng(seed)
+    x, targets = random.normal(size=(12, 5)), random.integers(0, 3, size=12)
+    params = [random.normal(size=(5, 3)), random.normal(size=3)]
+
+    def gradients(examples: slice) -> list[Any]:
+        y, backprop = layers.dense(x[examples], *params)
+        _, dlogits = losses.softmax_cross_entropy(y, targets[examples], reduction)
+        return list(backprop(dlogits())[1:])
+
+    plan = trainer.Plan(
+        {"operation": "optim.adam", "lr": 0.01, "eps": 0.1},
+        clip={"operation": "clip.global_norm", "max_norm": 0.125},
+        accumulate=reduction,
+    )
+    start = trainer.start(plan, params)
+    whole = trainer.train_step(plan, start, [gradients(slice(0, 12))])
+    parts = trainer.train_step(plan, start, [gradients(slice(i, i + 4)) for i in (0, 4, 8)])
+    for a, b, before in zip(whole.params, parts.params, params, strict=True):
+        assert np.all(a != before)
+        np.testing.assert_allclose(a, b, rtol=0, atol=200 * EPS)
 
 
 @quick
