@@ -21,6 +21,7 @@ from .recipes.report import Report
 from .recipes.training import Data
 
 MOST_ROUNDS, SECONDS = 500, 2.0
+INT8 = "int8.safetensors"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -93,7 +94,15 @@ def compress(given: argparse.Namespace, progress: Callable[[str], None]) -> Repo
             for label, suffix, form, packing in forms()
         }
         right = training.share_right(stored.model, stored.params, data.test)
-        found[name] = Measures(size, right, 1e3 * times[name], _milliseconds(sparse, name), files)
+        in_8_bits = model_files.load(given.out / f"{slug(name)}.{INT8}")
+        found[name] = Measures(
+            size,
+            right,
+            training.share_right(in_8_bits.model, in_8_bits.params, data.test),
+            1e3 * times[name],
+            _milliseconds(sparse, name),
+            files,
+        )
     distances = {
         taken: apart(variants[masked], variants[taken], x)
         for masked, taken in PAIRS
@@ -224,6 +233,8 @@ def forms() -> list[tuple[str, str, str, str]]:
         ("dense, gzip", "safetensors.gz", "dense", "gzip"),
         ("CSR", "csr.safetensors", "csr", "none"),
         ("CSR, gzip", "csr.safetensors.gz", "csr", "gzip"),
+        ("int8", INT8, "int8", "none"),
+        ("int8, gzip", "int8.safetensors.gz", "int8", "gzip"),
     ]
     zstd = [("dense, zstd", "safetensors.zst", "dense", "zstd")]
     return found + zstd if model_files.has_zstd() else found

@@ -1,4 +1,4 @@
-"""What pruning can save: units and filters taken out for real, and the sizes of what is left.
+"""What pruning can save: units and filters taken out for real, the sizes of what is left, fewer bits.
 
 A mask saves nothing: a zero takes the room and the time of any number. Where every weight into a unit,
 or every weight out of it, is zero, the unit can go, and the arrays become smaller. Everything here is
@@ -173,6 +173,37 @@ def from_csr(csr: dict[str, Any], shape: tuple[int, int]) -> np.ndarray[Any, Any
     matrix = np.zeros(shape, data.dtype)
     matrix[np.repeat(np.arange(shape[0]), steps), indices] = data
     return matrix
+
+
+def quantize(weight: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Return a weight as whole numbers of one byte: ``quantized`` (int8) and ``scale`` (float32).
+
+    Each unit or filter j (the last axis) has the step ``s_j = max|w_j| / 127``, and a weight becomes
+    ``q = round(w / s_j)``, to even at a tie, so that ``|w - q·s_j| ≤ s_j / 2``. Zero stays zero, which a mask
+    needs; a unit of zeros has the step 1. The largest magnitude becomes ±127; -128 is not used.
+    Raises ValueError for fewer than two axes or a weight that is not finite.
+
+    Source: symmetric quantisation per channel, Krishnamoorthi 2018, "Quantizing deep convolutional
+    networks for efficient inference"; after pruning, Han, Mao & Dally 2016, "Deep compression".
+    """
+    if weight.ndim < 2:
+        raise ValueError(f"a weight of two axes or more is quantized, got shape {weight.shape}")
+    if not np.isfinite(weight).all():
+        raise ValueError("a weight that is not finite can't be quantized")
+    largest = np.max(abs(weight), axis=tuple(range(weight.ndim - 1)), initial=0.0)
+    scale = (largest / 127).astype(np.float32)
+    # A step that vanishes in float32 would divide by zero, and means nothing anyway.
+    scale[scale == 0] = 1
+    quantized = np.clip(np.rint(weight / scale), -127, 127)
+    return {"quantized": quantized.astype(np.int8), "scale": scale}
+
+
+def dequantize(quantized: dict[str, Any]) -> np.ndarray[Any, Any]:
+    """Return the float32 weight that :func:`quantize` stands for: q·s_j. ValueError if they do not fit."""
+    whole, scale = quantized["quantized"], quantized["scale"]
+    if whole.ndim < 2 or scale.shape != whole.shape[-1:]:
+        raise ValueError(f"{scale.shape} steps do not fit weights of shape {whole.shape}")
+    return np.asarray(whole.astype(np.float32) * scale)
 
 
 def _affine_places(layers: Sequence[dict[str, Any]]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Pruned models in files: dense, or in compressed sparse rows, plain or packed with gzip or zstd.
+"""Pruned models in files: dense, in compressed sparse rows or in 8 bits, plain or packed with gzip or zstd.
 
 A file is safetensors (eight bytes of length, a JSON header, raw little-endian numbers), whole or inside
 gzip or zstd. Its metadata hold the model, the shape of an example and a SHA-256 of everything. Nothing is
@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 
 from .checkpoints import _replace
-from .compression import from_csr, to_csr
+from .compression import dequantize, from_csr, quantize, to_csr
 
 FORMAT = "secateurs-model-1"
-DTYPES = {"F64": "<f8", "F32": "<f4", "I32": "<i4"}
-NAMES = {"float64": "F64", "float32": "F32", "int32": "I32"}
+DTYPES = {"F64": "<f8", "F32": "<f4", "I32": "<i4", "I8": "|i1"}
+NAMES = {"float64": "F64", "float32": "F32", "int32": "I32", "int8": "I8"}
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 PARTS = ("data", "indices", "indptr")
+FORMS = ("dense", "csr", "int8")
 
 
 @dataclass(frozen=True)
@@ -42,21 +43,24 @@ def save(path: Path, stored: Stored, *, form: str = "dense", packing: str = "non
     """Write a model; return the number of bytes.
 
     ``form`` "dense" holds every number, "csr" each weight as the compressed sparse rows of the matrix
-    whose columns are its last axis (biases stay dense). ``packing`` is "none", "gzip" or "zstd", for
-    which Python 3.14 or the package zstandard is needed.
+    whose columns are its last axis, "int8" each weight of float32 in one byte and a scale for each unit
+    (:func:`refimpl.compression.quantize`), which loses digits; biases stay dense. ``packing`` is "none",
+    "gzip" or "zstd", for which Python 3.14 or the package zstandard is needed.
     Raises ValueError for an unknown form or packing, and a dtype that is not float32 or float64.
     """
-    if form not in ("dense", "csr"):
-        raise ValueError(f"form must be dense or csr, got {form!r}")
+    if form not in FORMS:
+        raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
     tensors: dict[str, Any] = {}
     for i, p in enumerate(stored.params):
         if p.dtype.name not in ("float32", "float64"):
             raise ValueError(f"a model file holds float32 or float64, got {p.dtype.name}")
+        if form == "int8" and p.dtype.name != "float32":
+            raise ValueError(f"only float32 is written in 8 bits, got {p.dtype.name}")
         if form == "dense" or p.ndim < 2:
             tensors[f"{i}"] = p
         else:
-            csr = to_csr(p.reshape(-1, p.shape[-1]))
-            tensors |= {f"{i}.{part}": csr[part] for part in PARTS}
+            parts = to_csr(p.reshape(-1, p.shape[-1])) if form == "csr" else quantize(p)
+            tensors |= {f"{i}.{part}": array for part, array in parts.items()}
     about = {
         "model": list(stored.model),
         "input_shape": list(stored.input_shape),
@@ -86,6 +90,9 @@ def load(path: Path) -> Stored:
 def _tensor(tensors: Mapping[str, Any], index: int, shape: Sequence[int]) -> Any:
     if f"{index}" in tensors:
         return tensors[f"{index}"].reshape(shape)
+    if f"{index}.quantized" in tensors:
+        parts = {part: tensors[f"{index}.{part}"] for part in ("quantized", "scale")}
+        return dequantize(parts).reshape(shape)
     matrix = (math.prod(shape[:-1]), shape[-1])
     return from_csr({part: tensors[f"{index}.{part}"] for part in PARTS}, matrix).reshape(shape)
 

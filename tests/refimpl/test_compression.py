@@ -148,6 +148,23 @@ def test_compressed_rows_by_hand_and_back() -> None:
             compression.from_csr({**csr, **wrong}, (3, 4))
 
 
+def test_eight_bits_by_hand_and_back() -> None:
+    weight = np.array([[127, 0, 0.5, 1e-44], [-2.5, 0, -1, 0], [3.5, 0, 0.25, 0]], np.float32)
+    found = compression.quantize(weight)
+    # Columns have the steps 1, none, 1/127 and one that float32 cannot hold; 2.5 and 3.5 are ties.
+    np.testing.assert_array_equal(found["scale"], np.array([1, 1, 1 / 127, 1], np.float32))
+    assert found["quantized"].tolist() == [[127, 0, 64, 0], [-2, 0, -127, 0], [4, 0, 32, 0]]
+    assert found["quantized"].dtype == np.int8
+    back = compression.dequantize(found)
+    assert back.dtype == np.float32
+    assert back[:, 0].tolist() == [127, -2, 4]
+    with pytest.raises(ValueError, match="do not fit"):
+        compression.dequantize({**found, "scale": found["scale"][1:]})
+    for wrong, why in ((weight[0], "two axes"), (np.full((2, 2), np.inf), "not finite")):
+        with pytest.raises(ValueError, match=why):
+            compression.quantize(wrong)
+
+
 def test_what_cannot_be_done_is_refused() -> None:
     grouped = [{**CNN[0], "groups": 2}, *CNN[1:]]
     with pytest.raises(ValueError, match="convolution in groups"):

@@ -49,6 +49,26 @@ def test_a_model_comes_back_as_it_was(dtype: str, form: str, packing: str, tmp_p
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("packing", ["none", "gzip"])
+def test_in_8_bits_a_weight_is_within_half_a_step(packing: str, tmp_path: Path) -> None:
+    file, before = tmp_path / "model", stored()
+    model_files.save(file, before, form="int8", packing=packing)
+    after = model_files.load(file)
+    assert (after.model, after.input_shape) == (MODEL, SHAPE)
+    for a, b in zip(before.params, after.params, strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        if a.ndim == 1:
+            np.testing.assert_array_equal(a, b)
+            continue
+        step = abs(a).max(axis=tuple(range(a.ndim - 1))) / 127
+        # Half a step, and the roundings of the step, of w/s and of q·s to float32.
+        assert (abs(a - b) <= step / 2 + 4 * 2.0**-24 * abs(a).max()).all()
+        assert (abs(a - b) > step / 4).any()
+        assert (b[a == 0] == 0).all()
+    with pytest.raises(ValueError, match="only float32"):
+        model_files.save(file, stored("float64"), form="int8")
+
+
 def test_the_dense_file_is_safetensors(tmp_path: Path) -> None:
     load_file = pytest.importorskip("safetensors.numpy").load_file
     model_files.save(tmp_path / "model", stored())
@@ -148,8 +168,8 @@ def test_units_that_are_masked_are_removed_and_outputs_stay(
 def test_a_busy_machine_is_mentioned() -> None:
     def of(milliseconds: float, multiply_adds: int) -> Measures:
         size = Sizes(100, 20, 400, multiply_adds, multiply_adds)
-        files = {"dense": 500, "dense, gzip": 200, "CSR": 300}
-        return Measures(size, 0.9, milliseconds, 2.0, files)
+        files = {"dense": 500, "dense, gzip": 200, "CSR": 300, "int8": 130, "int8, gzip": 60}
+        return Measures(size, 0.9, 0.9, milliseconds, 2.0, files)
 
     def said(*times: float) -> str:
         names = ("dense", "units masked", "units removed")
