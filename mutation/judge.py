@@ -3,7 +3,8 @@
 Each operation is asked all its cases, canonically and in each named dialect, and with each dial set by itself
 those whose answer the dial changes. It is asked three times: of the fast forms on NumPy arrays, of the readable
 ones, and of these on the arrays of ``array-api-strict`` on a device that is not the default one; but in a
-dialect that changes nothing once.
+dialect that changes nothing once. Convolutions are asked a fourth time, of a fast form that takes the cache for
+so small that it divides the rows of small images: a case with a large one would keep the oracle for minutes.
 """
 
 from __future__ import annotations
@@ -27,12 +28,17 @@ from conformance.operation import Expectation, Leaf, Operation, Setting, leaves,
 from conformance.operations import load, names
 from conformance.runner import request
 from refimpl import arrays
+from refimpl.layers import conv2d_in_cache
 
 SMALL = 600
 """Elements: the oracle is asked about settings that are not frozen only where it answers soon."""
 
-Form = Literal["fast", "readable", "strict"]
+Form = Literal["fast", "readable", "strict", "divided"]
 FORMS: tuple[Form, ...] = get_args(Form)
+DIVIDED = ("layer.conv2d",)
+"""The operations whose fast form divides its work."""
+CACHE, SMALL_CACHE = conv2d_in_cache.CACHE, 700
+"""Bytes that a convolution fills at a time, as it is and for the form ``divided``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +86,7 @@ def trials(name: str, each: int | None = None) -> Iterator[Trial]:
     cases = fixtures.read(operation)
     requests = {case.id: request(case) for case in cases}
     formats = {case.id: _formats(case) for case in cases}
+    forms = [form for form in FORMS if form != "divided" or name in DIVIDED]
     canonical = {case.id: fixtures.expectation(operation, case, {}) for case in cases}
     for setting, all_cases in settings(operation):
         key = operation.key(setting)
@@ -96,11 +103,11 @@ def trials(name: str, each: int | None = None) -> Iterator[Trial]:
             if not (matters or all_cases) or left == 0:
                 continue
             left -= 1
-            for form in FORMS if matters else FORMS[:1]:
+            for form in forms if matters else forms[:1]:
                 if not formats[case.id] <= set(_adapter(form).dtypes[name]):
                     continue
                 # The fast forms are asked without the parameters that have their default.
-                left_out = defaults if form == "fast" else {}
+                left_out = defaults if form in ("fast", "divided") else {}
                 given = requests[case.id]["params"].items()
                 params = {k: v for k, v in given if k not in left_out or v != left_out[k]}
                 params |= fixtures.parameters(setting)
@@ -124,7 +131,8 @@ def _bits(leaf: Leaf) -> tuple[str, tuple[int, ...], bytes]:
 
 def fault(trial: Trial) -> str | None:
     """Return what is wrong with the answer to a trial, or ``None``."""
-    arrays.FAST_FORMS = trial.form == "fast"
+    arrays.FAST_FORMS = trial.form in ("fast", "divided")
+    conv2d_in_cache.CACHE = SMALL_CACHE if trial.form == "divided" else CACHE
     expected = trial.expected
     with np.errstate(all="ignore"):
         answer = _adapter(trial.form).run(trial.asked)

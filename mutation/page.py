@@ -23,7 +23,8 @@ Made by `make mutants`; do not edit.
 [mutmut]({link}) {version} makes {made:,} small changes to the canonical code, one at a time: an operator,
 a number, an argument, a comparison. The conformance suite alone is asked about each, none of refimpl's own
 tests: canonically, in each dialect and with each dial set by itself, of the fast forms on NumPy arrays, of
-the readable ones, and of these on the arrays of array-api-strict on a device that is not the default one.
+the readable ones, and of these on the arrays of array-api-strict on a device that is not the default one;
+of convolutions also with so small a cache that images are divided.
 Questions that reach the changed function are put until an answer is wrong, {most:,} of them at most.
 
 {asked:,} mutants change more than a message and are reached. {equivalent:,} of them change nothing that can be
