@@ -147,7 +147,11 @@ def _rnn(
     if truncate is not None and truncate < 1:
         raise Unsupported("Keras has no truncation of its own that could be less than a step")
     layer = keras.layers.SimpleRNN(
-        weight.shape[1], return_sequences=True, use_bias=bias is not None, dtype=dtype_of(x)
+        weight.shape[1],
+        return_sequences=True,
+        use_bias=bias is not None,
+        recurrent_initializer="zeros",  # the default takes a QR, which 16 bits have not
+        dtype=dtype_of(x),
     )
     layer.build(x.shape)
     seeds = [variable.value for variable in layer.non_trainable_variables]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import paddle
 from paddle.nn import utils
 
 from adapters import _paddle_layers
-from adapters.base import Adapter, Unsupported, interval
+from adapters.base import Adapter, Function, Rejected, Unsupported, interval
 
 Tensor = Any
 Tensors = list[Any]
@@ -216,3 +218,26 @@ for why, operations in LACKING.items():
     adapter.lacks(why, operations, WIDE)
 
 _paddle_layers.register(adapter)
+
+NO_SUCH_DTYPE = re.compile(
+    r"is not registered|not implemented for data type|when dtype is not|InvalidType"
+)
+
+
+def _refusing(function: Function) -> Function:
+    """Take an error that speaks of a dtype as a refusal; its type is another in every kernel."""
+
+    @wraps(function)
+    def run(**arguments: Any) -> Any:
+        try:
+            return function(**arguments)
+        except (RuntimeError, TypeError, OSError) as error:
+            if NO_SUCH_DTYPE.search(str(error)):
+                raise Rejected(str(error).strip().partition("\n")[0]) from error
+            raise
+
+    return run
+
+
+for name, registered in adapter.functions.items():
+    adapter.functions[name] = _refusing(registered)
