@@ -6,11 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from .. import models
+from .. import compression, models, trainer
+from ..trainer import State
 from . import neurons, training
-from .a4 import EPOCHS, MODEL, PLAN, THRESHOLD, below, dense
-from .report import Claim, Report, Table
+from .a4 import EPOCHS, MODEL, PLAN, THRESHOLD, below, dense, lowest
+from .report import Claim, Report, Table, measured, over
 from .training import Options
+
+SHARE = 0.5
+"""Of the hidden neurons, that go before three ways to one size are compared."""
+TEMPERATURE = 4.0
 
 
 def _trained(options: Options) -> tuple[training.Data, Any, list[Any]]:
@@ -51,8 +56,7 @@ def output(options: Options) -> Report:
         count = sum(models.parameter_count(layer) for layer in MODEL[: place + 1])
         z, _ = models.forward(MODEL[: place + 1], state.params[:count], x)
         logits, backprop = models.forward(MODEL[place + 1 :], state.params[count:], z)
-        e = np.exp(logits - logits.max(axis=1, keepdims=True))
-        p = e / e.sum(axis=1, keepdims=True)
+        p = _softmax(logits)
         # the gradient of the sum of all outputs in the logits: p·(1 - Σp) = 0 but for rounding
         dz, _ = backprop(p * (1 - p.sum(axis=1, keepdims=True)))
         largest.append(float(np.mean(abs(dz), axis=0).max()))
@@ -99,6 +103,65 @@ def refit(options: Options) -> Report:
     return Report("Trained again after pruning", [text], [table], (), numbers)
 
 
+def distillation(options: Options) -> Report:
+    """Reach one size in three ways: by pruning, from new weights, and taught by the large network."""
+    epochs, seeds = options.epochs or EPOCHS, options.each(5)
+    ways: dict[str, list[float]] = {}
+    sizes = []
+    for seed in seeds:
+        options.progress(f"A4: distillation, seed {seed}")
+        data = training.parts(options.data, seed)
+        teacher = dense(data, seed, epochs)
+        scores = neurons.gradients(MODEL, teacher.params, data.train.x, data.train.labels)
+        masks = neurons.masks(MODEL, teacher.params, lowest(scores, SHARE))
+        start = training.pruned(PLAN, teacher.params, masks)
+        tuned = training.fit(MODEL, PLAN, start, data.train, epochs=epochs, seed=seed + 500)
+        small, left = compression.remove_units(MODEL, tuned.params, data.shape)
+        sizes.append(float(sum(p.size for p in left)))
+        fresh = trainer.start(PLAN, models.initial_params(small, data.shape, seed + 900))
+        alone = training.fit(small, PLAN, fresh, data.train, epochs=2 * epochs, seed=seed + 500)
+        pupil = taught(small, fresh, teacher.params, data.train, 2 * epochs, seed + 500)
+        results: dict[str, tuple[models.Model, State]] = {
+            "the large network": (MODEL, teacher),
+            "pruned, fine-tuned": (MODEL, tuned),
+            "small, from the labels": (small, alone),
+            "small, from the large one": (small, pupil),
+        }
+        for name, (model, state) in results.items():
+            right = training.share_right(model, state.params, data.test)
+            ways.setdefault(name, []).append(right)
+    rows = [(name, measured(values)) for name, values in ways.items()]
+    text = (
+        f"Each way ends at the same {measured(sizes).mean:,.0f} parameters ({SHARE:.0%} of the neurons gone) "
+        f"after {2 * epochs} epochs; for a pupil the {epochs} of its teacher come on top. It sees no label, "
+        f"only the teacher's probabilities at temperature {TEMPERATURE:g}."
+    )
+    table = Table(over(seeds), ("", "test accuracy"), ("", ".2%"), rows)
+    return Report("One size, three ways to it", [text], [table], (), dict(rows))
+
+
+def taught(
+    model: models.Model, state: State, teacher: Any, part: training.Part, epochs: int, seed: int
+) -> State:
+    """Train a network to give the probabilities of A4's large one, both softened by a temperature T.
+
+    The gradient in the pupil's logits is T·(softmax(z/T) - softmax(t/T)) / N, that of T² times the
+    cross-entropy with the teacher's softened probabilities (Hinton, Vinyals & Dean 2015, section 2).
+    """
+    logits, _ = models.forward(MODEL, teacher, part.x)
+    for [(x, wanted)] in training.batches(training.Part(part.x, logits), 32, epochs, seed):
+        z, backprop = models.forward(model, state.params, x)
+        apart = _softmax(z / TEMPERATURE) - _softmax(wanted / TEMPERATURE)
+        _, grads = backprop(TEMPERATURE * apart / len(x), with_dx=False)
+        state = trainer.train_step(PLAN, state, [grads])
+    return state
+
+
+def _softmax(z: Any) -> Any:
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
 def _only(params: Any, scores: list[Any], side: int) -> list[Any]:
     """Return masks of the pruned units' incoming weights (side 0) or outgoing ones (side 1) alone."""
     result = [np.ones(p.shape, bool) for p in params]
@@ -127,5 +190,11 @@ CLAIMS = (
         "After pruning, the model is fitted once more.",
         "Without a mask pruned weights grow back, unless the unit happens to be dead.",
         refit,
+    ),
+    Claim(
+        "distillation",
+        "Gradient pruning is compared with knowledge distillation, in words.",
+        "Both end at a smaller network. At one size and length neither is better here by two standard errors.",
+        distillation,
     ),
 )

@@ -214,6 +214,16 @@ def test_a4_pruned_weights_grow_back_without_a_mask() -> None:
 
 
 @pytest.mark.long
+def test_a4_pruning_and_distillation_end_at_one_size_and_both_learn() -> None:
+    report = claims("A4")["distillation"].run(Options(seeds=2, epochs=4))  # type: ignore[misc]
+    right = {name: found.mean for name, found in report.numbers.items()}
+    assert len(right) == 4
+    assert right["the large network"] > 0.8
+    # The pupil has learnt from its teacher: it saw no label.
+    assert right["small, from the large one"] > 0.8
+    assert len(set(right.values())) == 4
+
+
 def test_a4_prunes_neurons_and_wins_back_what_was_lost() -> None:
     numbers = recipe("A4").run(Options(seeds=2)).numbers
     assert numbers["share"].mean > 0.05
