@@ -34,6 +34,11 @@ def main() -> None:
     add("--operations", nargs="+", default=EVERYTHING, help="globs of the operations asked")
     add("--each", type=int, help="about how many cases of a setting; default: all")
     add("--most", type=int, default=1500, help="questions about a mutant; default: 1500")
+    add(
+        "--unexplained",
+        action="store_true",
+        help="nothing about those that are explained as equivalent",
+    )
     add("--page", action="store_true", help="ask nothing: the page of the verdicts that are kept")
     options = parser.parse_args()
 
@@ -46,6 +51,10 @@ def main() -> None:
         and not mutant.message_only
         and verdicts.get(mutant.digest) != run.KILLED
     ]
+    if options.unexplained:
+        survivors = {m.key for m in asked if verdicts.get(m.digest) == run.SURVIVED}
+        alike = page.equivalent(survivors)
+        asked = [m for m in asked if m.key not in alike or m.digest not in verdicts]
     if not options.page:
         say(f"{len(made):,} mutants, {len(asked):,} of them to be asked about")
         ask(asked, options.operations, options.each, options.most, options.jobs)

@@ -60,6 +60,20 @@ def explanations(survivors: Collection[str]) -> list[Explained]:
     Raises:
         ValueError: a reason is of a mutant that does not survive, or a mutant has two.
     """
+    result, left, stale = _assigned(survivors)
+    if stale:
+        raise ValueError(f"survivors.toml explains twice, or what does not survive: {stale[0]!r}")
+    return [*result, Explained("Not explained.", False, tuple(left))] if left else result
+
+
+def equivalent(survivors: Collection[str]) -> set[str]:
+    """Return those of the mutants that ``survivors.toml`` calls equivalent."""
+    result, _, _ = _assigned(survivors)
+    return {key for entry in result if entry.equivalent for key in entry.mutants}
+
+
+def _assigned(survivors: Collection[str]) -> tuple[list[Explained], list[str], list[str]]:
+    """Return the reasons with their mutants, those that have none, and what is said of no survivor."""
     entries = tomllib.loads(SURVIVORS.read_text(encoding="utf-8"))["reason"]
     named = Counter(key for entry in entries for key in entry.get("mutants", ()))
     stale = [key for key, times in named.items() if key not in survivors or times > 1]
@@ -73,9 +87,7 @@ def explanations(survivors: Collection[str]) -> list[Explained]:
             mine += matching
             stale += [] if matching else [pattern]
         result.append(Explained(entry["reason"], entry["equivalent"], tuple(sorted(mine))))
-    if stale:
-        raise ValueError(f"survivors.toml explains twice, or what does not survive: {stale[0]!r}")
-    return [*result, Explained("Not explained.", False, tuple(left))] if left else result
+    return result, left, stale
 
 
 def page(results: Mapping[str, Any]) -> str:
