@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from .arrays import Array, DType, Namespace, astype, counted, namespace, widen
+from .arrays import Array, DType, Namespace, astype, counted, namespace, scalar, widen
 from .checks import choice
 from .layers.checks import check_real, check_shape
 
@@ -50,9 +50,9 @@ def softmax_cross_entropy(
     if bool(xp.any((targets < 0) | (targets >= classes))):
         raise ValueError(f"targets must be at least 0 and less than the {classes} classes")
     index = counted(xp, classes, targets.dtype, logits)
-    is_target = xp.expand_dims(targets, axis=1) == index
+    is_target = targets[:, None] == index
     wide = widen(xp, logits)
-    zero = xp.zeros_like(wide)
+    zero = scalar(xp, 0.0, wide)
 
     # Subtracting the maximum keeps exp from overflowing. The target's own term stands apart so that
     # a loss and a gradient near 0 keep their digits: 1 + rest would round them away.
