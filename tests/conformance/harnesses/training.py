@@ -56,6 +56,7 @@ def read(tree):
         return [read(branch) for branch in tree]
     if tree["dtype"] == "bool":
         return Tensor([word == "1" for word in tree["bits"].split()], "bool", tree["shape"])
+    need(tree["dtype"] in plain.FORMATS, f"real floats are needed, not {tree['dtype']}")
     return Tensor(plain.decode(tree), tree["dtype"], tree["shape"])
 
 
@@ -227,6 +228,8 @@ OPTIMIZERS = {
 
 def update(optimizer, params, grads, states, step):
     lr = at(optimizer.lr, 0 if MISTAKE == "rate-frozen" else step)
+    for w, g in zip(params, grads, strict=True):
+        need(g is None or g.shape == w.shape, "a gradient must have the shape of its parameter")
     moved = [
         w if g is None else w.like(optimizer.step(w.values, g.values, state, lr))
         for w, g, state in zip(params, grads, states, strict=True)
