@@ -179,7 +179,7 @@ def test_what_is_not_refused_is_said_beside_a_convention() -> None:
     found = of(careless)
     assert found.sentence.startswith(
         "behaves like clip.global_norm with eps = 1e-6 added to the norm (as torch); it does not refuse"
-        " what must be refused (3 cases): ord must be > 0 or inf, got "
+        " what must be refused (4 cases): ord must be > 0 or inf, got "
     )
     assert found.case == ""
 
