@@ -66,7 +66,7 @@ adapter = Adapter(
     homepage="https://docs.tinygrad.org",
     to_native=to_tinygrad,
     to_numpy=to_numpy,
-    rejections=(IndexError, AssertionError),
+    rejections=(IndexError, AssertionError, RuntimeError),
 )
 
 
