@@ -127,7 +127,9 @@ def through(value: Any, settings: Settings, dtype: str) -> Real:
     if settings["hyperparameters"] == "exact":
         return value
     # A step of 16-bit parameters is computed in float32.
-    narrow = "float64" if settings["hyperparameters"] != "float32" and dtype == "float64" else "float32"
+    narrow = (
+        "float64" if settings["hyperparameters"] != "float32" and dtype == "float64" else "float32"
+    )
     return real(round_exact(value, narrow))
 
 
