@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -119,7 +120,8 @@ def test_threshold_is_a_comparison_in_torch(case: Case) -> None:
     expected = THRESHOLD.expect(case, setting)
     threshold = float(case.params["threshold"])
     if expected.rejects is not None:
-        assert threshold != threshold
+        real = not any(a.dtype.name.startswith(("int", "bool")) for a in (*weights, *scores))
+        assert math.isnan(threshold) or not real
         return
     modules = modules_of(weights, case.inputs.get("previous") or [None] * len(weights))
     for module, score in zip(modules, scores, strict=True):
