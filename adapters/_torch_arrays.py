@@ -1,13 +1,17 @@
-"""PyTorch's tensors in and out, for every adapter of a library that computes with them."""
+"""PyTorch's tensors in and out, and its refusals, for every adapter of a library that computes with it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import torch
 from torch import Tensor
+
+from adapters.base import Rejected
 
 
 def to_torch(array: np.ndarray[Any, Any]) -> Tensor:
@@ -23,3 +27,12 @@ def to_numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return tensor.numpy()
+
+
+@contextmanager
+def refusing(*errors: type[Exception]) -> Iterator[None]:
+    """Take these errors as a refusal, around a call or a function that checks its arguments."""
+    try:
+        yield
+    except errors as error:
+        raise Rejected(str(error).partition("\n")[0]) from error

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
-from adapters.base import WITH_COMPLEX, Operations, Rejected, Unsupported, interval
+from adapters._torch_arrays import refusing
+from adapters.base import WITH_COMPLEX, Operations, Unsupported, interval
 
 Tensors = list[Tensor | None]
 Outputs = dict[str, Any]
 
 operations = Operations()
-
-
-@contextmanager
-def _checks() -> Iterator[None]:
-    """Take an error as a refusal, around a call that checks its arguments and says what is wrong."""
-    try:
-        yield
-    except (RuntimeError, AssertionError) as error:
-        raise Rejected(str(error).partition("\n")[0]) from error
 
 
 def _parameters(grads: Tensors) -> list[torch.nn.Parameter]:
@@ -91,6 +81,6 @@ def clip_value(
     if foreach is not None:
         raise Unsupported("torch.clamp, for an interval that is not symmetric, takes one tensor")
     if min is None and max is None:
-        with _checks():
+        with refusing(RuntimeError, AssertionError):
             torch.clamp(torch.zeros(()))
     return {"grads": [None if g is None else torch.clamp(g, min, max) for g in grads]}

@@ -7,14 +7,14 @@ that gradients come back in the layout of their inputs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adapters.base import Adapter, Rejected, Unsupported
+from adapters._torch_arrays import refusing
+from adapters.base import Adapter, Unsupported
 
 Outputs = dict[str, Any]
 Pair = list[int]
@@ -208,17 +208,8 @@ def _loss(function: Any) -> Callable[..., Outputs]:
     return run
 
 
-def _refusing(function: Callable[..., Outputs]) -> Callable[..., Outputs]:
-    """Take these errors as refusals: they are how PyTorch answers shapes that do not fit."""
-
-    @wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Outputs:
-        try:
-            return function(*args, **kwargs)
-        except (RuntimeError, IndexError) as error:
-            raise Rejected(str(error).partition("\n")[0]) from error
-
-    return run
+REFUSALS = (RuntimeError, IndexError)
+"""How PyTorch answers shapes that do not fit."""
 
 
 def register(adapter: Adapter) -> None:
@@ -244,4 +235,4 @@ def register(adapter: Adapter) -> None:
             {**LOSSES, "outside_targets": "extrapolate", "infinite_logit": "sigmoid_form"},
         ),
     ):
-        adapter.operation(operation_id, dialect=dialect)(_refusing(function))
+        adapter.operation(operation_id, dialect=dialect)(refusing(*REFUSALS)(function))

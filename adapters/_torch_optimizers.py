@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapters.base import Operations, Rejected, Unsupported
+from adapters._torch_arrays import refusing
+from adapters.base import Operations, Unsupported
 
 Tensors = list[Tensor | None]
 Outputs = dict[str, Any]
@@ -23,25 +24,12 @@ def _paired(owners: list[Any], attributes: list[Any]) -> Iterator[tuple[Any, Any
     return zip(owners, attributes, strict=True)
 
 
-def _parameter(p: Tensor) -> torch.nn.Parameter:
-    try:
-        return torch.nn.Parameter(p.clone())
-    except RuntimeError as error:  # how PyTorch refuses integers
-        raise Rejected(str(error)) from error
-
-
-def _assign(parameter: torch.nn.Parameter, grad: Tensor | None) -> None:
-    try:
-        parameter.grad = grad
-    except RuntimeError as error:  # how PyTorch refuses another shape or dtype
-        raise Rejected(str(error)) from error
-
-
 def _trajectory(
     optimizer_class: Any, params: list[Tensor], grads: list[Tensors], lr: Any, **options: Any
 ) -> Outputs:
     """Step an optimiser through the given gradients; ``lr`` is a number or one per step."""
-    parameters = [_parameter(p) for p in params]
+    with refusing(RuntimeError):  # integers
+        parameters = [torch.nn.Parameter(p.clone()) for p in params]
     rates = lr if isinstance(lr, list) else [lr] * len(grads)
     optimizer = optimizer_class(parameters, lr=rates[0] if rates else lr, **options)
     trajectory = []
@@ -49,7 +37,8 @@ def _trajectory(
         for group in optimizer.param_groups:
             group["lr"] = rate
         for parameter, grad in _paired(parameters, step):
-            _assign(parameter, grad)
+            with refusing(RuntimeError):  # another shape or dtype
+                parameter.grad = grad
         optimizer.step()
         trajectory.append([p.detach().clone() for p in parameters])
     return {"params": trajectory}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,7 +9,8 @@ from torch import Tensor
 from torch.ao.pruning import WeightNormSparsifier
 from torch.nn.utils import prune
 
-from adapters.base import Adapter, Operations, Rejected, Unsupported
+from adapters._torch_arrays import refusing
+from adapters.base import Adapter, Operations, Unsupported
 
 Tensors = list[Tensor | None]
 Modules = list[torch.nn.Module | None]
@@ -21,15 +20,6 @@ operations = Operations()
 
 TOPK = {"ties": "unspecified", "nan_score": "highest"}
 """Weights are ranked by ``torch.topk``."""
-
-
-@contextmanager
-def _checks() -> Iterator[None]:
-    """Take an error as a refusal, around a call that checks its arguments and says what is wrong."""
-    try:
-        yield
-    except (RuntimeError, AssertionError, IndexError) as error:
-        raise Rejected(str(error).partition("\n")[0]) from error
 
 
 def _modules(weights: Tensors, previous: Tensors | None) -> Modules:
@@ -43,7 +33,7 @@ def _modules(weights: Tensors, previous: Tensors | None) -> Modules:
         module.weight = torch.nn.Parameter(weight)
         mask = None if previous is None else previous[index]
         if mask is not None:
-            with _checks():
+            with refusing(RuntimeError, AssertionError, IndexError):
                 prune.custom_from_mask(module, "weight", mask)
         modules.append(module)
     return modules
@@ -74,7 +64,7 @@ def _prune(modules: Modules, scores: Tensors, quantity: float | int, scope: str)
     elif not scored:
         raise Unsupported("prune.l1_unstructured has one parameter; for none nothing is called")
     for m, s in scored if scope == "tensor" else ():
-        with _checks():
+        with refusing(RuntimeError, AssertionError, IndexError):
             prune.l1_unstructured(m, "weight", amount=quantity, importance_scores=s)
 
 
@@ -150,7 +140,7 @@ def prune_structured(
     quantity = _quantity(amount, count)
     (module,) = _modules([weights], [previous])
     assert module is not None
-    with _checks():
+    with refusing(RuntimeError, AssertionError, IndexError):
         prune.ln_structured(module, "weight", amount=quantity, n=ord, dim=axis)
     return {"mask": _mask(module), "weights": module.weight}
 
@@ -168,7 +158,7 @@ def _sparsify(weights: Tensor, scores: Tensor, previous: Tensor | None, **config
     model = torch.nn.Module()
     model.layer = layer
     sparsifier = WeightNormSparsifier(norm=lambda _: scores, **config)
-    with _checks():
+    with refusing(RuntimeError, AssertionError, IndexError):
         sparsifier.prepare(model, [{"tensor_fqn": "layer.weight"}])
         sparsifier.step()
         mask = layer.parametrizations.weight[0].mask

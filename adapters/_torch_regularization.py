@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adapters.base import Adapter, Operations, Rejected, Unsupported
+from adapters._torch_arrays import refusing
+from adapters.base import Adapter, Operations, Unsupported
 
 Tensors = list[Tensor | None]
 Outputs = dict[str, Any]
@@ -19,20 +19,11 @@ Outputs = dict[str, Any]
 operations = Operations()
 
 
-@contextmanager
-def _checks() -> Iterator[None]:
-    """Take an error as a refusal, around a call that checks its arguments and says what is wrong."""
-    try:
-        yield
-    except (RuntimeError, IndexError) as error:
-        raise Rejected(str(error).partition("\n")[0]) from error
-
-
 def _penalty(weights: Tensors, term: Callable[[Tensor], Tensor], *strengths: float) -> Outputs:
     """Return the sum of a term over all weights, widened to one dtype, and what autograd makes of it."""
     if not all(0 <= strength < float("inf") for strength in strengths):
         raise Unsupported("a penalty is a user's expression, which checks no strength")
-    with _checks():
+    with refusing(RuntimeError, IndexError):
         leaves = [None if w is None else w.detach().requires_grad_() for w in weights]
     given = [w for w in leaves if w is not None]
     wide = reduce(torch.promote_types, (w.dtype for w in given), torch.float32)
@@ -83,7 +74,7 @@ def _other_axes(w: Tensor, axis: Any) -> list[int]:
 @operations.operation("prox.l1", dialect={"zero_sign": "of_weight"})
 def prox_l1(weights: Tensors, *, strength: float, step: float) -> Outputs:
     """``torch.nn.functional.softshrink``."""
-    with _checks():
+    with refusing(RuntimeError, IndexError):
         shrunk = [None if w is None else functional.softshrink(w, strength * step) for w in weights]
     return {"weights": shrunk}
 
@@ -111,7 +102,7 @@ def project_max_norm(weights: Tensors, *, max_norm: float, axis: Any) -> Outputs
         raise Unsupported("torch.renorm takes one dimension")
     if any(w is not None and w.ndim == 1 for w in weights):
         raise Unsupported("torch.renorm needs at least two dimensions")
-    with _checks():
+    with refusing(RuntimeError, IndexError):
         scaled = [None if w is None else torch.renorm(w, 2, axis, max_norm) for w in weights]
     return {"weights": scaled}
 
