@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from . import checkpoints, datasets, models, trainer
 from .arrays import namespace
 from .backends import BACKENDS, Backend, Unavailable, backend
+from .files import write_whole
 
 NOT_READ, WRONG_USAGE, NOT_STARTED, INTERRUPTED = 1, 2, 3, 130
 PROGRAMS = {
@@ -148,7 +148,8 @@ def train(options: argparse.Namespace, library: Backend) -> None:
                 flush=True,
             )
     if options.trace:
-        write_whole(options.trace, "".join(json.dumps(step) + "\n" for step in steps))
+        lines = "".join(json.dumps(step) + "\n" for step in steps)
+        write_whole(options.trace, lines.encode())
 
 
 def first_state(
@@ -336,13 +337,6 @@ def prune_of(text: str | None, model: Any, steps: int) -> dict[str, Any] | None:
         "parameters": weights,
         "schedule": schedule,
     }
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as part:
-        part.write(text)
-    os.replace(part.name, path)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,11 @@ A file is written whole or not at all: into a temporary file beside it, which th
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array
+from .files import write_whole
 from .trainer import Plan, State
 
 FORMAT = "secateurs-checkpoint-1"
@@ -72,7 +71,7 @@ def save(path: str | os.PathLike[str], plan: Plan, state: State) -> None:
     except TypeError as error:
         raise ValueError(f"the plan of a checkpoint must be plain data: {error}") from None
     metadata = {"format": FORMAT, "plan": written, "state": json.dumps(layout, sort_keys=True)}
-    _replace(Path(path), _encode(tensors, metadata))
+    write_whole(Path(path), _encode(tensors, metadata))
 
 
 def load(
@@ -162,18 +161,3 @@ def _dtype(name: str) -> np.dtype[Any]:
             raise ValueError("it holds bfloat16, for which ml_dtypes must be installed") from None
         return np.dtype(bfloat16)
     return np.dtype(name)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            # or a crash of the machine could leave the new name on an empty file
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-        raise

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoints import _replace
 from .compression import dequantize, from_csr, quantize, to_csr
+from .files import write_whole
 
 FORMAT = "secateurs-model-1"
 DTYPES = {"F64": "<f8", "F32": "<f4", "I32": "<i4", "I8": "|i1"}
@@ -67,7 +67,7 @@ def save(path: Path, stored: Stored, *, form: str = "dense", packing: str = "non
         "shapes": [list(p.shape) for p in stored.params],
     }
     content = _packed(_encode(tensors, json.dumps(about)), packing)
-    _replace(path, content)
+    write_whole(path, content)
     return len(content)
 
 

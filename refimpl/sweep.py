@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from . import datasets
+from .files import write_whole
 from .recipes import sweep_runs, training
-from .recipes.command import tell, write_whole
+from .recipes.command import tell
 from .recipes.report import (
     Chart,
     Report,

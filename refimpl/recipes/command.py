@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
-import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..files import replacing, write_whole
 from .report import NO_MATPLOTLIB, Chart, Claim, Report, as_json, as_text, chart_text, plot
 from .training import Options, Progress
 
@@ -157,23 +156,10 @@ def tell(
 
 def draw(charts: Sequence[Chart], path: Path) -> bool:
     """Draw charts into a picture, whole or not at all; say so and return False without matplotlib."""
-    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
     try:
-        plot(charts, temporary)
-        os.replace(temporary, path)
-        return True
+        with replacing(path) as temporary:
+            plot(charts, temporary)
     except ModuleNotFoundError:
         print(NO_MATPLOTLIB, file=sys.stderr)
         return False
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return True

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from .. import models, scores, trainer
+from ..files import write_whole
 from ..pruning import prune_fraction, shrink
 from ..trainer import Plan, State
 from . import neurons, training
@@ -123,8 +124,6 @@ def save(path: Path, script: Script, dialect: Mapping[str, Any] | None = None) -
     ``dialect`` has dials for the operations of the script, ``{"optim.adam": {"eps_at": …}}``: refimpl
     then follows the conventions that a framework documents. The script itself stays as it is.
     """
-    from .command import write_whole
-
     arrays: dict[str, Any] = {
         "description": np.array(json.dumps(script.description)),
         "dialect": np.array(json.dumps(dialect or {})),

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .command import write_whole
+from ..files import write_whole
 
 KEY = ("layer", "fold", "seed", "value")
 FOUND = ("accuracy", "sparsity")
