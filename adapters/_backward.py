@@ -11,6 +11,8 @@ Outputs = dict[str, Any]
 PullBack = Callable[[Callable[..., Tensor], Tensors, Tensor], tuple[Tensor, Tensors]]
 """``pull_back(function, inputs, dy)``: ``y = function(**inputs)``, and what dy gives each input by name."""
 Run = Callable[..., Outputs]
+LOSSES = {"empty_mean": "undefined", "loss_dtype": "input_dtype"}
+"""What all their losses do: a mean over nothing is NaN, and a loss has the dtype of its input."""
 
 
 def with_gradients(pull_back: PullBack) -> Run:

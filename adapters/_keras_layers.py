@@ -11,11 +11,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from adapters._backward import Tensor, Tensors, elementwise, in_stretches, with_gradients
+from adapters._backward import LOSSES, Tensor, Tensors, elementwise, in_stretches, with_gradients
 from adapters._keras_backend import BACKEND, FLUSH, dtype_of, pull_back
 from adapters.base import FLOATS, Adapter, Unsupported
 
-LOSSES = {"empty_mean": "undefined", "loss_dtype": "input_dtype"}
 Outputs = dict[str, Any]
 Pair = list[int]
 Pads = list[list[int]]

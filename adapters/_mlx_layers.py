@@ -12,10 +12,9 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from adapters._backward import Tensor, Tensors, elementwise, in_stretches, with_gradients
+from adapters._backward import LOSSES, Tensor, Tensors, elementwise, in_stretches, with_gradients
 from adapters.base import Adapter, Unsupported
 
-LOSSES = {"empty_mean": "undefined", "loss_dtype": "input_dtype"}
 Outputs = dict[str, Any]
 # Exponentials and convolutions of float64 are computed in float32, which layer.sigmoid shows.
 NARROW = ("float32", "float16", "bfloat16")

@@ -33,6 +33,7 @@ from conformance import (
     runner,
 )
 from conformance.cases import Case
+from conformance.commands.common import write_whole
 from conformance.compare import show
 from conformance.formats import name_of
 from conformance.judge import Verdict
@@ -330,9 +331,7 @@ def keep(record: Record) -> Path:
                 f"{path}: is of {before.title}; ask {record.title} every case"
             )
         record.operations = before.operations | record.operations
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(record.text(), encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, record.text())
     return path
 
 
