@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from conformance.cases import ALL, COMPLEX, WIDE, Cases, Stream, fixed, same_as, tensor
 from conformance.formats import FLOATS
+
+
+def at_the_edges(add: Callable[..., None], labels: str) -> None:
+    """Add what both norm clips are asked: a single number, whose norm needs no square, and tiny limits."""
+    for name, number, limit, dtypes in (
+        ("overflow", 1e30, 1.0, ("float32", "bfloat16")), ("300", -300.0, 1.0, ("float16",)),
+        ("underflow", -1e-30, 1e-32, ("float32", "bfloat16")),
+    ):  # fmt: skip
+        flag = "square-underflow" if limit < 1 else "square-overflow"
+        add(f"one-number-{name}", flag, labels, [tensor(number)], limit, dtypes)
+    for limit in (1e-5, 1e-6):
+        add(f"limit-{limit}", "subnormal", labels, [tensor(300, -400)], limit, ("float16",))
+    add("ord-negative-empty", "bad-ord empty", "C8", [np.zeros(0)], 1.0, ord=-1)
 
 
 def cases(c: Cases) -> None:
@@ -90,15 +104,7 @@ def cases(c: Cases) -> None:
     )
     add("negative-limit", "negative-limit", "C8", [tensor(3, 4)], -1.0, ALL)
     add("nan-limit", "nan-limit", "C8", [tensor(3, 4)], "nan", ALL)
-    for name, number, limit, dtypes in (
-        ("overflow", 1e30, 1.0, ("float32", "bfloat16")), ("300", -300.0, 1.0, ("float16",)),
-        ("underflow", -1e-30, 1e-32, ("float32", "bfloat16")),
-    ):  # fmt: skip
-        flag = "square-underflow" if limit < 1 else "square-overflow"
-        add(f"one-number-{name}", flag, "C5 C11", [tensor(number)], limit, dtypes)
-    for limit in (1e-5, 1e-6):
-        add(f"limit-{limit}", "subnormal", "C5 C11", [tensor(300, -400)], limit, ("float16",))
-    add("ord-negative-empty", "bad-ord empty", "C8", [np.zeros(0)], 1.0, ord=-1)
+    at_the_edges(add, "C5 C11")
     for name, order in (("0", 0), ("negative", -1), ("nan", "nan")):
         add(f"ord-{name}", "bad-ord", "C8", [tensor(3, 4)], 1.0, ord=order)
     add(
