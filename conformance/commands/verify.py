@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from conformance import expected, fixtures, report, runner
+from conformance import expected, fixtures, participants, report, runner
 from conformance.cases import Case
 from conformance.commands import participating
 from conformance.commands.common import (
@@ -77,7 +77,7 @@ from conformance.runner import Run
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Time limit of one case.  [default: 20; for jax, dask and tinygrad 180]",
+    help=f"Time limit of one case.  [default: 20; for {', '.join(participants.LONGER)} 180]",
 )
 @participating.memory_option
 @click.option(
