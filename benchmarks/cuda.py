@@ -54,6 +54,9 @@ def _table(backend: Any, torch: Any) -> list[str]:
     import cupy
 
     lines = [
+        "# refimpl on CuPy beside PyTorch CUDA",
+        "",
+        "`make -s bench-cuda > benchmarks/CUDA.md` wrote this page.",
         f"{torch.cuda.get_device_name()}; cupy {cupy.__version__}, torch {torch.__version__}, float32.",
         f"Medians of {TURNS} turns, and of the ratios within them; below 1 refimpl is faster.",
         "",

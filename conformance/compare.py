@@ -5,7 +5,8 @@
 * finite numbers are compared in units in the last place of the expected number, or of its scale where
   the expectation has one (the sum of the absolute terms, so that cancellation is nobody's fault);
 * below the normal numbers an ULP is the smallest subnormal, so gradual underflow needs no rule of its
-  own. A library that flushes subnormals says so with the dial ``subnormals=flush``.
+  own. A library that flushes subnormals says so with the dial ``subnormals=flush``, and is then judged
+  by the rule of ``conformance.flushing``.
 """
 
 from __future__ import annotations

@@ -116,10 +116,18 @@ def power(base: Real, exponent: Real) -> Real:
     return ZERO if base == 0 else base**exponent
 
 
-def flush(tensor: Tensor) -> Tensor:
-    """Return a float tensor with its subnormal numbers replaced by zeros of their sign."""
+FLUSHED = {
+    "keep": (),
+    "flush": ("float64", "float32", "bfloat16"),
+    "flush_float32": ("float32",),
+}
+"""The formats whose subnormal numbers become zeros, by the setting of the dial ``subnormals``."""
+
+
+def flush(tensor: Tensor, setting: str) -> Tensor:
+    """Return a tensor with the subnormal numbers that a setting flushes replaced by zeros of their sign."""
     fmt = FLOATS.get(tensor.dtype.name)
-    if fmt is None or fmt.name == "float16":
+    if fmt is None or fmt.name not in FLUSHED[setting]:
         return tensor
     small = np.abs(tensor.astype(np.float64)) < fmt.tiny
     signed_zero = np.copysign(np.zeros(tensor.shape), tensor.astype(np.float64))

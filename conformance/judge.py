@@ -14,6 +14,7 @@ import numpy as np
 from conformance import fixtures
 from conformance.cases import Case
 from conformance.compare import Difference, compare
+from conformance.flushing import as_flushed
 from conformance.formats import FormatError, decode
 from conformance.operation import Expectation, Operation, Setting, write
 
@@ -130,7 +131,7 @@ def _judge_outputs(
     verdict: Verdict,
 ) -> dict[str, Any]:
     outputs = stand_in(operation, case, dialect, outputs)
-    compared = compare(outputs, declared)
+    compared = compare(as_flushed(operation, case, dialect, outputs), declared)
     verdict.difference = compared.first(operation.locate)
     verdict.status = "failed" if verdict.difference else "passed"
     verdict.message = str(verdict.difference or "")

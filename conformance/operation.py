@@ -106,8 +106,9 @@ SUBNORMALS = Dial(
     "keep",
     "flush: the library replaces subnormal float32, float64 and bfloat16 numbers by zero: every input before"
     " the operation and every output after it become a zero of their sign; tolerances stay as they are, and"
-    " float16, whose arithmetic is done in float32, is never flushed",
-    ("flush",),
+    " float16, whose arithmetic is done in float32, is never flushed. What is only copied or selected may keep"
+    " its bits. flush_float32: only those of float32, as CUDA's compiler makes code with -ftz=true",
+    ("flush", "flush_float32"),
 )
 IN_PLACE = Dial(
     "in_place",
@@ -178,8 +179,8 @@ class Operation:
         settings |= (
             {dial.name: dial.default for dial in self.all_dials} | case.params | dict(setting)
         )
-        flushing = settings["subnormals"] == "flush"
-        inputs = resolve(map_tensors(flush, case.inputs) if flushing else case.inputs)
+        subnormals = settings["subnormals"]
+        inputs = resolve(map_tensors(partial(flush, setting=subnormals), case.inputs))
         # Files sort names; an oracle may go by the order in which its operation declares them.
         inputs = {name: inputs[name] for name in self.inputs if name in inputs} | inputs
         try:
@@ -188,7 +189,7 @@ class Operation:
             return Expectation(rejects=str(refusal))
         allowed = self.tolerance(inputs, settings)
         outputs = {
-            name: _leaves(result, allowed[name], flushing) for name, result in results.items()
+            name: _leaves(result, allowed[name], subnormals) for name, result in results.items()
         }
         return Expectation(outputs)
 
@@ -209,22 +210,22 @@ class Operation:
         return cases.made
 
 
-def _leaves(results: Any, allowed: Any, flushing: bool) -> Any:
+def _leaves(results: Any, allowed: Any, subnormals: str) -> Any:
     if isinstance(allowed, list):
         pairs = zip(results, allowed, strict=True)
-        return [_leaves(result, ulp, flushing) for result, ulp in pairs]
-    return map_tensors(partial(_leaf, ulp=allowed, flushing=flushing), results)
+        return [_leaves(result, ulp, subnormals) for result, ulp in pairs]
+    return map_tensors(partial(_leaf, ulp=allowed, subnormals=subnormals), results)
 
 
-def _leaf(result: Value | Tensor, ulp: int, flushing: bool) -> Leaf:
+def _leaf(result: Value | Tensor, ulp: int, subnormals: str) -> Leaf:
     if not isinstance(result, Value):
-        return Leaf(flush(result) if flushing else result, 0)
+        return Leaf(flush(result, subnormals), 0)
     rounded = round_all(result.exact, result.dtype)
     scale = None
     if result.scale is not None and ulp:
         # Scales only widen a bound, so float64 is precise enough for them in every format.
         scale = round_all(result.scale, "float64")
-    return Leaf(flush(rounded) if flushing else rounded, ulp, scale)
+    return Leaf(flush(rounded, subnormals), ulp, scale)
 
 
 def map_tensors(function: Callable[[Any], Any], tree: Any) -> Any:

@@ -18,6 +18,7 @@ from conformance import __version__, fixtures, report
 from conformance.cases import Case
 from conformance.commands.snippet import snippet
 from conformance.compare import distances, show
+from conformance.flushing import as_flushed
 from conformance.formats import name_of
 from conformance.judge import Verdict, stand_in
 from conformance.operation import Expectation, Leaf, Setting, leaves
@@ -192,7 +193,8 @@ def _numbers(verdict: Verdict, dialect: Setting) -> dict[str, Any]:
         return {"title": title, "refused": expected.rejects}
     outputs: dict[str, Any] = {}
     if verdict.answer is not None and verdict.answer.outputs is not None:
-        outputs = stand_in(operation, verdict.case, setting, verdict.answer.outputs)
+        judged = (operation, verdict.case, setting)
+        outputs = as_flushed(*judged, stand_in(*judged, verdict.answer.outputs))
     rows, ulps = _rows(expected, outputs)
     return {"title": title, "rows": rows[:TENSORS], "ulps": histogram(ulps)}
 

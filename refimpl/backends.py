@@ -55,8 +55,11 @@ class Capabilities:
     @property
     def dialect(self) -> dict[str, str]:
         """What the library's arithmetic does in every operation, as the suite writes it."""
-        return {"subnormals": "flush"} if self.subnormals == "flushed" else {}
+        return {"subnormals": FLUSHED[self.subnormals]} if self.subnormals != "kept" else {}
 
+
+FLUSHED = {"flushed": "flush", "float32 flushed": "flush_float32"}
+"""The suite's words for what the table says of subnormal numbers."""
 
 CAPABILITIES = {
     "numpy": Capabilities(
@@ -64,8 +67,9 @@ CAPABILITIES = {
         note="bfloat16 is the type of the package ml_dtypes.",
     ),
     "cupy": Capabilities(
-        partition=True, devices="CUDA",
-        note="Runs on a GPU only: without a CUDA device it says so and exits with 3.",
+        complex=True, devices="CUDA", subnormals="float32 flushed",
+        note="Runs on a GPU only: without a CUDA device it says so and exits with 3. CuPy has its"
+        " kernels compiled with -ftz=true, which flushes subnormal float32 numbers and no others.",
     ),
     "torch": Capabilities(bfloat16=True, complex=True, devices="cpu, CUDA and others"),
     "jax": Capabilities(

@@ -23,6 +23,7 @@ from .arrays import (
     Namespace,
     accumulation_dtype,
     astype,
+    bundled,
     each,
     namespace,
     present,
@@ -87,7 +88,11 @@ def measure_global_norm(
     if not given:
         return _no_norm(), lambda: list(grads)
     unique = _unique(given)
-    scaled = scaled_norm(unique if duplicates == "once" else given, clip)
+    xp = namespace(*unique)
+    # Sums in a narrow dtype are kept apart: joined, they could overflow where each alone does not.
+    joins = duplicates == "once" and clip.accumulate == "float32_or_wider"
+    whole, part = bundled(xp, unique) if joins else (unique, list)
+    scaled = scaled_norm(whole if duplicates == "once" else given, clip)
 
     def apply() -> list[Array | None]:
         scale = clipper(scaled, clip, reuse=reuse)
@@ -101,7 +106,7 @@ def measure_global_norm(
             return result
 
         in_place = duplicates == "twice_in_place"
-        each_result = each(namespace(*unique), scaled_each_time if in_place else scale, unique)
+        each_result = part(each(xp, scaled_each_time if in_place else scale, whole))
         results = {id(g): result for g, result in zip(unique, each_result, strict=True)}
         return [None if g is None else results[id(g)] for g in grads]
 

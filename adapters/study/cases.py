@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from adapters.study.model import Choice, Control, Stop
@@ -83,10 +83,9 @@ def run(function: Any, inputs: Any, setting: Setting, *args: Any, **options: Any
     one that flushes subnormal numbers is given zeros for them and its results are flushed again.
     """
     dials = {k: v for k, v in setting.items() if k not in ("in_place", "subnormals")}
-    flushing = setting.get("subnormals") == "flush"
-    tensors = resolve(map_tensors(flush, inputs) if flushing else inputs)
-    result = function(tensors, *args, **options, **dials)
-    return map_tensors(flush, list(result)) if flushing else result
+    flushed = partial(flush, setting=setting.get("subnormals", "keep"))
+    result = function(resolve(map_tensors(flushed, inputs)), *args, **options, **dials)
+    return map_tensors(flushed, list(result) if isinstance(result, tuple) else result)
 
 
 def setting_of(operation: str, choice: Choice) -> Setting:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from conformance.exact import (
+    FLUSHED,
     INF,
     NAN,
     ONE,
@@ -163,7 +164,7 @@ def _powers(tensor: Tensor, order: float, settings: Settings) -> list[Real]:
     if settings["norm"] == "exact":
         return powers
     dtype = _accumulation(tensor, [tensor], settings)
-    lowest = FLOATS[dtype].tiny if settings["subnormals"] == "flush" else 0.0
+    lowest = FLOATS[dtype].tiny if dtype in FLUSHED[settings["subnormals"]] else 0.0
     return [
         INF if rounded == inf else (ZERO if rounded <= 0 or rounded < lowest else x)
         for x in powers
