@@ -4,17 +4,14 @@ A library that flushes does so where it computes; what it copies, selects or tak
 bits, and which operations compute differs from one to the next. So an element that is a flushed zero under
 the dial ``subnormals`` may also be the subnormal number itself:
 
-* the one that comes without flushing, within its own tolerance, or
-* the one that comes where inputs that are no outputs too are flushed: a weight that is kept by a mask, which
-  itself was made from flushed scores.
+* of the weights beside a mask: the weight itself, where the mask that flushing gives keeps it;
+* of all else: the number that comes without flushing, within its own tolerance.
 
 Nothing else changes: a mask, a normal number, or any other subnormal is judged as it is.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +21,15 @@ from conformance.compare import distances
 from conformance.exact import FLUSHED, flush
 from conformance.fixtures import expectation
 from conformance.formats import FLOATS, Tensor, name_of
-from conformance.operation import Leaf, Operation, Setting, leaves, map_tensors
+from conformance.operation import (
+    Expectation,
+    Leaf,
+    Operation,
+    Setting,
+    leaves,
+    map_tensors,
+    resolve,
+)
 
 
 def as_flushed(
@@ -40,26 +45,27 @@ def as_flushed(
     if not formats or not any(_subnormal(tensor).any() for _, tensor in answered):
         return outputs
     keeping = {name: value for name, value in setting.items() if name != "subnormals"}
-    made = partial(flush, setting=str(setting["subnormals"]))
-    others = {
-        name: tree if name in operation.outputs else map_tensors(made, tree)
-        for name, tree in case.inputs.items()
-    }
-    moved = [
-        dict(leaves(expected.outputs))
-        for expected in (
-            expectation(operation, case, keeping),
-            operation.expect(replace(case, inputs=others), keeping),
-        )
-    ]
+    spared = dict(leaves(expectation(operation, case, keeping).outputs))
+    spared |= _kept(case, expectation(operation, case, setting))
     paths = iter([path for path, _ in answered])
 
     def flushed(tensor: Tensor) -> Tensor:
-        path, small = next(paths), _subnormal(tensor)
-        same = [_is_that_of(leaves_of.get(path), tensor) for leaves_of in moved]
-        return np.where(small & np.logical_or(*same), made(tensor), tensor)
+        right = _is_that_of(spared.get(next(paths)), tensor)
+        zeros = flush(tensor, str(setting["subnormals"]))
+        return np.where(_subnormal(tensor) & right, zeros, tensor)
 
     return {name: map_tensors(flushed, tree) for name, tree in outputs.items()}
+
+
+def _kept(case: Case, expected: Expectation) -> dict[str, Leaf]:
+    """Return the weights of a case, zero where the expected mask prunes them, by their path."""
+    masks = dict(leaves([expected.outputs.get("masks", expected.outputs.get("mask"))]))
+    weights = list(leaves(resolve(case.inputs).get("weights"), "weights"))
+    return {
+        path: Leaf(np.where(mask.tensor, tensor, np.zeros_like(tensor)), 0)
+        for (path, tensor), mask in zip(weights, masks.values(), strict=False)
+        if tensor is not None and mask is not None
+    }
 
 
 def _subnormal(tensor: Tensor) -> Any:

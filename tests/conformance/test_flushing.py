@@ -90,3 +90,15 @@ def test_float32_alone_is_flushed_by_a_compiler_of_single_precision() -> None:
     ]
     assert status("clip.norm/subnormal-f64", FLUSH, **answer)[0] == "passed"
     assert status("clip.norm/subnormal-f64", SINGLE, **answer)[0] == "failed"
+
+
+def test_a_mask_that_comes_from_the_weights_themselves_keeps_their_bits() -> None:
+    name = "prune.structured/cubes-of-subnormals-f32"
+    (case,) = select(["prune.structured"], ["cubes-of-subnormals-f32"])
+    given = case.inputs["weights"]
+    mask = load("prune.structured").expect(case, FLUSH).outputs["mask"].tensor
+    kept = np.where(mask, given, np.float32(0))
+    assert (kept > 0).any()
+    assert status(name, FLUSH, weights=kept, mask=mask)[0] == "passed"
+    assert status(name, FLUSH, weights=given, mask=mask)[0] == "failed"
+    assert status(name, FLUSH, weights=kept, mask=~mask)[0] == "failed"
