@@ -6,10 +6,11 @@ import cupy
 
 from adapters._refimpl import canonical
 from adapters.base import NotStarted
+from refimpl import backends
 
 try:
-    DEVICES = cupy.cuda.runtime.getDeviceCount()
-except cupy.cuda.runtime.CUDARuntimeError as error:
-    raise NotStarted("there is no CUDA device") from error
+    backend = backends.backend("cupy")
+except backends.Unavailable as error:
+    raise NotStarted(str(error)) from error
 
-adapter = canonical("cupy", cupy.__version__, cupy.asarray, cupy.asnumpy, "cupy")
+adapter = canonical("cupy", cupy.__version__, backend.to_device, backend.to_numpy, "cupy")

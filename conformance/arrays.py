@@ -97,7 +97,12 @@ def _jax() -> Arrays:
 def _cupy() -> Arrays:
     cupy = importlib.import_module("cupy")
     dtypes = tuple(dtype for dtype in EVERY if dtype != "bfloat16")
-    return Arrays("cupy", cupy.asarray, cupy.asnumpy, dtypes)
+
+    def to_native(tensor: Tensor) -> Any:
+        # Of a 0-d array alone asarray makes a fill, which loses the sign of -0.0.
+        return cupy.asarray(tensor.ravel()).reshape(tensor.shape)
+
+    return Arrays("cupy", to_native, cupy.asnumpy, dtypes)
 
 
 MAKERS: dict[str, Callable[[], Arrays]] = {

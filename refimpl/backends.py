@@ -161,7 +161,10 @@ def _cupy(device: str | None) -> Backend:
         )
     chosen = int(number)
     cupy.cuda.Device(chosen).use()
-    return Backend("cupy", cupy.asarray, cupy.asnumpy)
+    # Of a 0-d array alone CuPy's asarray makes a fill, which loses the sign of -0.0.
+    return Backend(
+        "cupy", lambda array: cupy.asarray(array.ravel()).reshape(array.shape), cupy.asnumpy
+    )
 
 
 def _torch(device: str | None) -> Backend:

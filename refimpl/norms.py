@@ -209,7 +209,12 @@ def clipper(
     if c == 0 and clip.zero_limit == "disabled":
         return unchanged
     xp = namespace(norm.norm)
-    limit = scalar(xp, c, norm.norm, norm.mantissa.dtype) if limit is None else limit
+    if limit is None:
+        dtype = norm.mantissa.dtype
+        if dtype == xp.float32 and c < math.inf:
+            # rounded to float32 it could become infinite, and so another limit
+            c = min(c, _LARGEST_FLOAT32)
+        limit = scalar(xp, c, norm.norm, dtype)
     with quiet(xp):
         small, coefficient = factors(xp, norm, limit, clip)
     bound = binding(xp, (small, coefficient))
@@ -227,6 +232,7 @@ def clipper(
     return scaled
 
 
+_LARGEST_FLOAT32 = (2.0 - 2.0**-23) * 2.0**127
 _SPARING = ("identity", "multiply")
 
 

@@ -12,7 +12,7 @@ from conformance.formats import FLOATS
 
 
 def at_the_edges(add: Callable[..., None], labels: str) -> None:
-    """Add what both norm clips are asked: a single number, whose norm needs no square, and tiny limits."""
+    """Add what both norm clips are asked: a single number, whose norm needs no square, and far limits."""
     for name, number, limit, dtypes in (
         ("overflow", 1e30, 1.0, ("float32", "bfloat16")), ("300", -300.0, 1.0, ("float16",)),
         ("underflow", -1e-30, 1e-32, ("float32", "bfloat16")),
@@ -21,6 +21,11 @@ def at_the_edges(add: Callable[..., None], labels: str) -> None:
         add(f"one-number-{name}", flag, labels, [tensor(number)], limit, dtypes)
     for limit in (1e-5, 1e-6):
         add(f"limit-{limit}", "subnormal", labels, [tensor(300, -400)], limit, ("float16",))
+    far = 1e161  # finite, and beyond float32: a limit that is rounded to it has become infinite
+    add("limit-beyond-float32", "below", "C3", [tensor(3, -4), tensor([1.5])], far, ("float32",))
+    add("limit-beyond-float32-infinite", "infinite-gradient", "C6", [tensor(-2, np.inf), tensor([1.5])],
+        far, ("float32",))  # fmt: skip
+    add("zero-dimensional-minus-zero", "zero-gradient", "C3", [np.array(-0.0)], 1.0)
     add("ord-negative-empty", "bad-ord empty", "C8", [np.zeros(0)], 1.0, ord=-1)
 
 

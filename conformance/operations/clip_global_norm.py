@@ -119,6 +119,13 @@ def real_part_only(inputs: dict[str, Any], settings: dict[str, Any]) -> dict[str
     return result | {"grads": clipped, "total_norm": seen}
 
 
+def limit_in_float32(inputs: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """A finite limit that float32 does not hold counts as infinite."""
+    limit = clipping.number(settings["max_norm"])
+    beyond = np.finfo(np.float32).max < limit < np.inf
+    return oracle(inputs, settings | ({"max_norm": "inf"} if beyond else {}))
+
+
 MISTAKES = (
     Mistake(
         "norm per tensor", "each tensor is clipped by its own norm", per_tensor,
@@ -134,6 +141,7 @@ MISTAKES = (
     Mistake("coefficient unclamped", "gradients below the threshold are enlarged", unclamped),
     Mistake("max for min", "the factor is max(1, c/n), which only enlarges", max_for_min),
     Mistake("norm after clipping", "the reported norm is that of the clipped gradients", norm_after),
+    Mistake("limit in float32", "a finite limit beyond float32 counts as infinite", limit_in_float32),
     Mistake("imaginary part dropped", "only the real parts of complex numbers count", real_part_only),
 )  # fmt: skip
 
