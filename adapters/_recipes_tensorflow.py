@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from adapters._recipes import Script, answer, neuron_masks
-from adapters._tensorflow_training import clip_gradients, make_optimizer, mask_weights, penalty_of
+from adapters._tensorflow_loop import clip_gradients, make_optimizer, mask_weights, penalty_of
 
 
 def build(model: Any, params: list[Any], shape: tuple[int, ...]) -> Any:
