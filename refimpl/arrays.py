@@ -170,6 +170,14 @@ def elementwise(xp: Namespace, function: Callable[..., Any], *arrays: Array) -> 
     return numpy_forms.elementwise(function, arrays) if is_numpy(xp) else function(*arrays)
 
 
+def by_rows(xp: Namespace, function: Callable[[Array], Array], array: Array) -> Array:
+    """Return ``function(array)``, of which each entry along the first axis comes from that one entry.
+
+    That is a promise: of a large array some rows may go through the function at a time.
+    """
+    return numpy_forms.by_rows(function, array) if is_numpy(xp) else function(array)
+
+
 def each(xp: Namespace, function: Callable[..., Any], *lists: Sequence[Array]) -> list[Any]:
     """Return what the function gives for each array, or each pair of several lists, in any order."""
     return numpy_forms.each(function, *lists) if is_numpy(xp) else list(map(function, *lists))

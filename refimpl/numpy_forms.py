@@ -148,6 +148,22 @@ def elementwise(function: Callable[..., Any], arrays: Sequence[Any]) -> Any:
     return tuple(result.reshape(arrays[0].shape) for result in results)
 
 
+def by_rows(function: Callable[[Any], Any], array: Any) -> Any:
+    """Return :func:`refimpl.arrays.by_rows`, in several threads if there is much to do."""
+    if array.size < 2 * THREADED_FROM:
+        return function(array)
+    first, *parts = numpy_threads.dealt(len(array))
+    begun = function(array[first])
+    result = np.empty((len(array), *begun.shape[1:]), begun.dtype)
+    result[first] = begun
+
+    def work(rows: slice) -> None:
+        result[rows] = function(array[rows])
+
+    numpy_threads.in_parallel(lambda: work, parts)
+    return result
+
+
 def each(function: Callable[..., Any], *lists: Sequence[Any]) -> list[Any]:
     """Return :func:`refimpl.arrays.each`, in several threads if there is much to do.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from ..arrays import Array, namespace, scalar, where_or_zero
+from ..arrays import Array, elementwise, namespace, scalar, where_or_zero
 from ..checks import choice
 from .checks import check_real, check_upstream
 
@@ -27,12 +27,19 @@ def relu(x: Array, *, nan: str = "propagate") -> tuple[Array, Callable[[Array], 
     choice("nan", nan, ("propagate", "no_gradient", "zero"))
     zero = scalar(xp, 0.0, x)
 
-    # The sum makes +0.0 of -0.0, of which a maximum may give either.
-    y = where_or_zero(xp, x > 0, x) if nan == "zero" else xp.maximum(x, zero) + zero
+    def rectified(x: Array) -> tuple[Array]:
+        # The sum makes +0.0 of -0.0, of which a maximum may give either.
+        return (where_or_zero(xp, x > 0, x) if nan == "zero" else xp.maximum(x, zero) + zero,)
+
+    def passed(x: Array, dy: Array) -> tuple[Array]:
+        return (where_or_zero(xp, ~(x <= 0) if nan == "propagate" else x > 0, dy),)
+
+    (y,) = elementwise(xp, rectified, x)
 
     def backprop(dy: Array) -> Array:
         check_upstream(dy, y)
-        return where_or_zero(xp, ~(x <= 0) if nan == "propagate" else x > 0, dy)
+        (dx,) = elementwise(xp, passed, x, dy)
+        return dx
 
     return y, backprop
 

@@ -26,7 +26,7 @@ from .windows import Axis
 CACHE = 2**20
 """Bytes of windows, and of what is computed from them, at once: half of what a core has for itself."""
 
-THREADED_FROM = 2**25
+THREADED_FROM = 2**23
 """From so many multiplications on, more than one thread is worth waking."""
 
 Block = tuple[slice, slice]

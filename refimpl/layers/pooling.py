@@ -8,7 +8,7 @@ from operator import add
 
 import array_api_compat
 
-from ..arrays import Array, Namespace, accumulation_dtype, astype, namespace, widen
+from ..arrays import Array, Namespace, accumulation_dtype, astype, by_rows, namespace, widen
 from ..checks import choice
 from .checks import Padding, Pair, check_real, check_shape, check_upstream
 from .windows import NO_PADDING, gather, place, scatter, spread
@@ -103,16 +103,22 @@ def avg_pool2d(
     work, device = accumulation_dtype(xp, x), array_api_compat.device(x)
     divisor = xp.asarray(at_least_one, dtype=work, device=device)
 
-    taps = gather(xp, astype(xp, x, work), rows, columns, 0.0)
-    y = astype(xp, reduce(add, taps) / divisor, x.dtype)
+    def averaged(images: Array) -> Array:
+        taps = gather(xp, astype(xp, images, work), rows, columns, 0.0)
+        return astype(xp, reduce(add, taps) / divisor, x.dtype)
 
-    def backprop(dy: Array) -> Array:
-        check_upstream(dy, y)
+    def shared(dy: Array) -> Array:
         share = astype(xp, dy, work) / divisor
         if rows.tiles and columns.tiles:
             return astype(xp, spread(xp, share, rows, columns), dy.dtype)
         dtaps = [share] * (rows.window * columns.window)
         return astype(xp, scatter(xp, dtaps, rows, columns), dy.dtype)
+
+    y = by_rows(xp, averaged, x)
+
+    def backprop(dy: Array) -> Array:
+        check_upstream(dy, y)
+        return by_rows(xp, shared, dy)
 
     return y, backprop
 

@@ -170,6 +170,42 @@ def test_relu(monkeypatch: pytest.MonkeyPatch) -> None:
     same_bits(dx, np.array([2, 0, 0, 0, 4, -5, 0, -0.0]))
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("nan", ["propagate", "no_gradient", "zero"])
+def test_relu_of_many_numbers_a_block_at_a_time(
+    threads: int, nan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numpy_threads, "THREADS", threads)
+    x = normal(63, (5, 11, numpy_forms.BLOCK // 8 + 1))
+    x[:, 3, ::97], x[2, :, 5] = np.nan, -0.0
+    dy = normal(64, x.shape)
+
+    def both() -> tuple[Any, Any]:
+        y, backprop = relu(x, nan=nan)
+        return y, backprop(dy)
+
+    for fast, slow in zip(both(), portable(monkeypatch, both), strict=True):
+        same_bits(fast, slow)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("images", [1, 2, 37])
+@pytest.mark.parametrize("stride", [[2, 2], [1, 2]])
+def test_avg_pool2d_of_many_images_a_few_at_a_time(
+    threads: int, images: int, stride: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numpy_threads, "THREADS", threads)
+    monkeypatch.setattr(numpy_forms, "THREADED_FROM", 2**9)
+    x = normal(65, (images, 8, 12, 16))
+
+    def both() -> tuple[Any, Any]:
+        y, backprop = avg_pool2d(x, window=[2, 2], stride=stride)
+        return y, backprop(normal(66, y.shape))
+
+    for fast, slow in zip(both(), portable(monkeypatch, both), strict=True):
+        same_bits(fast, slow)
+
+
 # Norms: the same squares, added in another order, and in float64 across rows of 4096.
 
 GRADS = {
