@@ -38,8 +38,8 @@ adapter = Adapter(
     to_numpy=lambda tensor: tensor.numpy(),
     rejections=(tf.errors.InvalidArgumentError, TypeError),  # TypeError: of dtypes
 )
-for family in FAMILIES:
-    adapter.include(family.operations)
+for _family in FAMILIES:
+    adapter.include(_family.operations)
 
 LACKING = {
     "TensorFlow prunes in another package, TensorFlow Model Optimization": """
