@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adapters._recipes import Script, answer, neuron_masks
-from adapters._torch_training import clip_gradients, make_optimizer, penalty_of
+from adapters._torch_loop import clip_gradients, make_optimizer, penalty_of
 
 
 class Flatten(nn.Module):

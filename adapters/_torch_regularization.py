@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adapters._torch_arrays import refusing
-from adapters.base import Adapter, Operations, Unsupported
+from adapters.base import Operations, Unsupported
 
 Tensors = list[Tensor | None]
 Outputs = dict[str, Any]
@@ -118,8 +118,3 @@ LACKING = {
 
 for _operation_id, _reason in LACKING.items():
     operations.lacks(_reason, _operation_id)
-
-
-def register(adapter: Adapter) -> None:
-    """Register the penalties, proximal steps and projections."""
-    adapter.include(operations)

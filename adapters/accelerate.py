@@ -10,7 +10,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import Tensor
 
 from adapters._torch_arrays import to_numpy, to_torch
-from adapters._torch_training import make_optimizer
+from adapters._torch_loop import make_optimizer
 from adapters.base import Adapter, Unsupported
 
 adapter = Adapter(

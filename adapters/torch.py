@@ -6,14 +6,31 @@ import torch
 
 from adapters import (
     _torch_clipping,
+    _torch_images,
     _torch_layers,
+    _torch_losses,
     _torch_optimizers,
     _torch_pruning,
     _torch_regularization,
+    _torch_sparsifiers,
     _torch_training,
+    _torch_trajectory,
 )
 from adapters._torch_arrays import to_numpy, to_torch
 from adapters.base import Adapter
+
+FAMILIES = (
+    _torch_clipping,
+    _torch_images,
+    _torch_layers,
+    _torch_losses,
+    _torch_optimizers,
+    _torch_pruning,
+    _torch_regularization,
+    _torch_sparsifiers,
+    _torch_training,
+    _torch_trajectory,
+)
 
 adapter = Adapter(
     "torch",
@@ -22,12 +39,8 @@ adapter = Adapter(
     to_native=to_torch,
     to_numpy=to_numpy,
 )
-adapter.include(_torch_clipping.operations)
-adapter.include(_torch_optimizers.operations)
-_torch_layers.register(adapter)
-_torch_pruning.register(adapter)
-_torch_regularization.register(adapter)
-_torch_training.register(adapter)
+for _family in FAMILIES:
+    adapter.include(_family.operations)
 
 NO_SCORES = "torch.nn.utils.prune ranks inside its pruning methods; no function returns scores"
 NO_SCHEDULE = "torch.ao.pruning's schedulers give a sparsity, not the steps that recompute masks"
