@@ -122,7 +122,7 @@ def real_part_only(inputs: dict[str, Any], settings: dict[str, Any]) -> dict[str
 def limit_in_float32(inputs: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """A finite limit that float32 does not hold counts as infinite."""
     limit = clipping.number(settings["max_norm"])
-    beyond = np.finfo(np.float32).max < limit < np.inf
+    beyond = float(np.finfo(np.float32).max) < limit < np.inf
     return oracle(inputs, settings | ({"max_norm": "inf"} if beyond else {}))
 
 
