@@ -45,8 +45,8 @@ verify: $(call stamps,$(verify_extras)) ## check implementations against the fix
 
 # Every library, each where it can live: in $(VENV) or in an environment that `secateurs env` makes and names.
 all_runs := $(VENV)/verify-all.jsonl
-verify-all: extras := $(frameworks)
-verify-all: $(call stamps,$(frameworks)) $(node_packages) ## make all environments, check everything (long, the first time)
+verify-all: extras := $(frameworks) arrays
+verify-all: $(call stamps,$(frameworks) arrays) $(node_packages) ## make all environments, check everything (long, the first time)
 	-$(BIN)/secateurs env --all
 	$(BIN)/secateurs verify $(foreach pattern,$(OPERATIONS),--operation '$(pattern)') --jsonl $(all_runs)
 
@@ -92,7 +92,7 @@ $(tfjs)/node_modules/.package-lock.json: $(tfjs)/package.json $(tfjs)/package-lo
 	@touch $@
 
 # The first missing stamp installs all that the goal asked for and touches every stamp of it.
-$(call stamps,$(test_extras) mutation): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
+$(call stamps,$(test_extras) arrays mutation): pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
 	@echo 'installing secateurs$(if $(extras), with $(strip $(extras))) into $(VENV)'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 	    -e '.$(if $(extras),[$(subst $(space),$(comma),$(strip $(extras)))])'
