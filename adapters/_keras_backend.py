@@ -8,10 +8,19 @@ from typing import Any
 import keras
 import numpy as np
 
+from adapters._backward import with_gradients
+from adapters.base import FLOATS
+
 Tensor = Any
 Tensors = list[Any]
+Outputs = dict[str, Any]
 
 BACKEND = keras.config.backend()
+
+WIDE = ("float64", "float32")
+# keras.backend.result_type is never wider than float32: what Keras computes by its own rules is float64 on
+# TensorFlow only.
+DTYPES = tuple(name for name in FLOATS if BACKEND == "tensorflow" or name != "float64")
 
 if BACKEND == "tensorflow":
     import tensorflow as backend
@@ -85,3 +94,17 @@ def to_numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
 def dtype_of(tensor: Tensor) -> str:
     """Return the name of a tensor's dtype, which is the same for every backend."""
     return str(keras.backend.standardize_dtype(tensor.dtype))
+
+
+def _by_name(
+    function: Callable[..., Tensor], inputs: dict[str, Tensor], dy: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    y, grads = pull_back(
+        lambda tensors: function(**dict(zip(inputs, tensors, strict=True))),
+        list(inputs.values()),
+        dy,
+    )
+    return y, dict(zip(inputs, grads, strict=True))
+
+
+run = with_gradients(_by_name)

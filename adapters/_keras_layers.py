@@ -1,7 +1,4 @@
-"""Keras's layers and losses: ``stateless_call`` forward, the backend's differentiation backward.
-
-The suite's layouts (NHWC, HWIO, dense weights (in, out)) are those of Keras.
-"""
+"""Keras's layers, but those over images: ``stateless_call`` forward, dense weights (in, out)."""
 
 from __future__ import annotations
 
@@ -11,35 +8,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from adapters._backward import LOSSES, Tensor, Tensors, elementwise, in_stretches, with_gradients
-from adapters._keras_backend import BACKEND, FLUSH, dtype_of, pull_back
-from adapters.base import FLOATS, Adapter, Unsupported
+from adapters._backward import elementwise, in_stretches
+from adapters._keras_backend import BACKEND, DTYPES, FLUSH, Outputs, Tensor, dtype_of, run
+from adapters.base import Operations, Unsupported
 
-Outputs = dict[str, Any]
-Pair = list[int]
-Pads = list[list[int]]
-
-# keras.backend.result_type is never wider than float32: what Keras computes by its own rules is float64 on
-# TensorFlow only.
-DTYPES = tuple(name for name in FLOATS if BACKEND == "tensorflow" or name != "float64")
-LOGIT = {"tensorflow": "linear_form", "torch": "sigmoid_form", "jax": "sigmoid_form"}[BACKEND]
+operations = Operations()
 
 
-def _pull_back(
-    function: Callable[..., Tensor], inputs: Tensors, dy: Tensor
-) -> tuple[Tensor, Tensors]:
-    y, grads = pull_back(
-        lambda tensors: function(**dict(zip(inputs, tensors, strict=True))),
-        list(inputs.values()),
-        dy,
-    )
-    return y, dict(zip(inputs, grads, strict=True))
-
-
-_run = with_gradients(_pull_back)
-
-
-def _layer(
+def run_layer(
     layer: Any,
     dy: Tensor,
     x: Tensor,
@@ -55,59 +31,18 @@ def _layer(
     def forward(x: Tensor, **variables: Tensor) -> Tensor:
         return layer.stateless_call(list(variables.values()), [], around(x))[0]
 
-    return _run(forward, dy, x=x, weight=weight, bias=bias)
+    return run(forward, dy, x=x, weight=weight, bias=bias)
 
 
-def _dense(x: Tensor, weight: Tensor, dy: Tensor, bias: Tensor | None = None) -> Outputs:
+@operations.operation("layer.dense", DTYPES, FLUSH)
+def dense(x: Tensor, weight: Tensor, dy: Tensor, bias: Tensor | None = None) -> Outputs:
     """``keras.layers.Dense``."""
     layer = keras.layers.Dense(weight.shape[1], use_bias=bias is not None, dtype=dtype_of(x))
-    return _layer(layer, dy, x, weight, bias)
+    return run_layer(layer, dy, x, weight, bias)
 
 
-def _conv2d(
-    x: Tensor,
-    weight: Tensor,
-    dy: Tensor,
-    bias: Tensor | None = None,
-    *,
-    stride: Pair,
-    padding: Pads,
-    dilation: Pair,
-    groups: int,
-) -> Outputs:
-    """``keras.layers.Conv2D`` after ``keras.ops.pad``."""
-    if max(stride) > 1 and max(dilation) > 1:
-        raise Unsupported("a convolution of Keras has a stride or a dilation")
-    layer = keras.layers.Conv2D(
-        weight.shape[3], list(weight.shape[:2]), stride, dilation_rate=dilation, groups=groups,
-        use_bias=bias is not None, dtype=dtype_of(x),
-    )  # fmt: skip
-    outer = [[0, 0], *padding, [0, 0]]
-    return _layer(layer, dy, x, weight, bias, lambda x: ops.pad(x, outer))
-
-
-def _pool2d(kind: Any) -> Callable[..., Outputs]:
-    def run(
-        x: Tensor,
-        dy: Tensor,
-        *,
-        window: Pair,
-        stride: Pair | None = None,
-        padding: Pads,
-        dilation: Pair,
-        ceil_mode: bool = False,
-    ) -> Outputs:
-        if ceil_mode or dilation != [1, 1]:
-            raise Unsupported("the pooling of Keras has neither ceil_mode nor dilation")
-        if padding != [[0, 0], [0, 0]]:
-            raise Unsupported("the pooling of Keras pads as 'same' does, or not at all")
-        layer = kind(window, stride, dtype=dtype_of(x))
-        return _run(lambda x: layer(x), dy, x=x)
-
-    return run
-
-
-def _batch_norm(
+@operations.operation("layer.batch_norm", DTYPES, FLUSH | {"running_variance": "biased"})
+def batch_norm(
     x: Tensor,
     scale: Tensor,
     shift: Tensor,
@@ -127,12 +62,13 @@ def _batch_norm(
     def forward(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         return layer.stateless_call([scale, shift], running, x, training=training)[0]
 
-    outputs = _run(forward, dy, x=x, scale=scale, shift=shift)
+    outputs = run(forward, dy, x=x, scale=scale, shift=shift)
     after = layer.stateless_call([scale, shift], running, x, training=training)[1]
     return outputs | {"running_mean": after[0], "running_var": after[1]}
 
 
-def _rnn(
+@operations.operation("layer.rnn", DTYPES, FLUSH)
+def rnn(
     x: Tensor,
     weight: Tensor,
     recurrent: Tensor,
@@ -165,7 +101,7 @@ def _rnn(
 
         return ops.concatenate(in_stretches(states, x, h0, truncate, ops.stop_gradient), axis=1)
 
-    return _run(forward, dy, x=x, weight=weight, recurrent=recurrent, bias=bias, h0=h0)
+    return run(forward, dy, x=x, weight=weight, recurrent=recurrent, bias=bias, h0=h0)
 
 
 def _flatten(x: Tensor) -> Tensor:
@@ -176,59 +112,22 @@ def _leaky_relu(x: Tensor, *, slope: float) -> Tensor:
     return ops.leaky_relu(x, slope)
 
 
-def _dropout(**_: Any) -> Outputs:
+@operations.operation("layer.dropout", DTYPES, FLUSH)
+def dropout(**_: Any) -> Outputs:
+    """Decline: ``keras.layers.Dropout`` draws its own mask."""
     raise Unsupported("keras.layers.Dropout draws its own mask and takes none")
 
 
-def _loss(make: Any, **options: Any) -> Any:
-    """Judge a loss of Keras, which casts the targets to its own dtype."""
+RELU = {} if BACKEND == "torch" else {"nan": "no_gradient"}
+LEAKY = {"tensorflow": {"hyperparameters": "float32"}, "jax": {"at_zero": "one"}, "torch": {}}[
+    BACKEND
+]
 
-    def run(x: Tensor, targets: Tensor, *, reduction: str) -> Outputs:
-        if not len(x.shape):
-            raise Unsupported("a loss of Keras is of a batch, so of one axis at least")
-        loss = make(reduction=reduction, dtype=dtype_of(x), **options)
-        value, grads = pull_back(lambda leaves: loss(targets, leaves[0]), [x])
-        return {"loss": value, "dx": grads[0]}
-
-    return run
-
-
-def _binary_cross_entropy(x: Tensor, targets: Tensor, *, reduction: str) -> Outputs:
-    """``keras.ops.binary_crossentropy``, which leaves the reduction to its caller."""
-    reduce = ops.mean if reduction == "mean" else ops.sum
-
-    def loss(leaves: list[Tensor]) -> Tensor:
-        return reduce(ops.binary_crossentropy(targets, leaves[0], from_logits=True))
-
-    value, grads = pull_back(loss, [x])
-    return {"loss": value, "dx": grads[0]}
-
-
-def register(adapter: Adapter) -> None:
-    """Register the layers and losses."""
-    leaky = {"tensorflow": {"hyperparameters": "float32"}, "jax": {"at_zero": "one"}}
-    relu = {} if BACKEND == "torch" else {"nan": "no_gradient"}
-    pool = {"nan": "ignore"} if BACKEND == "tensorflow" else {}
-    for operation_id, function, dialect in (
-        ("layer.dense", _dense, {}),
-        ("layer.conv2d", _conv2d, {}),
-        ("layer.max_pool2d", _pool2d(keras.layers.MaxPooling2D), pool),
-        ("layer.avg_pool2d", _pool2d(keras.layers.AveragePooling2D), {}),
-        ("layer.relu", elementwise(_run, ops.relu), relu),
-        ("layer.leaky_relu", elementwise(_run, _leaky_relu), leaky.get(BACKEND, {})),
-        ("layer.sigmoid", elementwise(_run, ops.sigmoid), {}),
-        ("layer.tanh", elementwise(_run, ops.tanh), {}),
-        ("layer.dropout", _dropout, {}),
-        ("layer.flatten", elementwise(_run, _flatten), {}),
-        ("layer.batch_norm", _batch_norm, {"running_variance": "biased"}),
-        ("layer.rnn", _rnn, {}),
-        ("loss.softmax_cross_entropy",
-         _loss(keras.losses.SparseCategoricalCrossentropy, from_logits=True),
-         LOSSES),
-        ("loss.mse", _loss(keras.losses.MeanSquaredError),
-         {**LOSSES, "sum_of": "row_means"}),
-        ("loss.binary_cross_entropy", _binary_cross_entropy,
-         {**LOSSES, "outside_targets": "extrapolate",
-          "infinite_logit": LOGIT}),
-    ):  # fmt: skip
-        adapter.operation(operation_id, DTYPES, FLUSH | dialect)(function)
+for _operation, _function, _dialect in (
+    ("layer.relu", ops.relu, RELU),
+    ("layer.leaky_relu", _leaky_relu, LEAKY),
+    ("layer.sigmoid", ops.sigmoid, {}),
+    ("layer.tanh", ops.tanh, {}),
+    ("layer.flatten", _flatten, {}),
+):
+    operations.operation(_operation, DTYPES, FLUSH | _dialect)(elementwise(run, _function))
