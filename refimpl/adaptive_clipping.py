@@ -13,7 +13,17 @@ from dataclasses import replace
 from typing import Any, Literal, TypedDict, Unpack
 
 from . import checks
-from .arrays import Array, Namespace, accumulation_dtype, astype, namespace, present, scalar, widen
+from .arrays import (
+    Array,
+    Namespace,
+    accumulation_dtype,
+    astype,
+    namespace,
+    present,
+    scalar,
+    widen,
+    zeros,
+)
 from .norms import NormClip, NormDials, ScaledNorm, clipped, scaled_norm
 
 Tensors = Sequence[Array | None]
@@ -171,6 +181,11 @@ def clip_per_example(
     examples = _number_of_examples(given)
     if examples == 0 and reduction == "mean":
         raise ValueError("the mean over no example is undefined; ask for the sum")
+    if examples == 0:
+        # The sum over no example; Dask computes other shapes of such rows than it says.
+        sums = [None if g is None else zeros(xp, g.shape[1:], g) for g in grads]
+        shape = (0,) if scope == "all" else (len(grads), 0)
+        return sums, zeros(xp, shape, given[0], accumulation_dtype(xp, *given))
     rows = [None if g is None else _rows(xp, g) for g in grads]
     divisor = examples if reduction == "mean" else 1
     if scope == "all":

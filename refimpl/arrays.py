@@ -261,6 +261,21 @@ def times(xp: Namespace, array: Array, factors: Sequence[Array], *, reuse: bool 
     return astype(xp, wide, array.dtype)
 
 
+def zeros(xp: Namespace, shape: Sequence[int], like: Array, dtype: DType | None = None) -> Array:
+    """Return zeros of a shape on the device of ``like`` (default: with its dtype)."""
+    device = array_api_compat.device(like)
+    return xp.zeros(tuple(shape), dtype=like.dtype if dtype is None else dtype, device=device)
+
+
+def maximum_of(xp: Namespace, array: Array, axis: Any = None, *, keepdims: bool = False) -> Array:
+    """Return the maximum, and of an array without elements 0, or no numbers where none are asked for.
+
+    The standard leaves the maximum of nothing open, and that of each of no rows Dask does not know.
+    """
+    reduce = xp.sum if 0 in array.shape else xp.max
+    return reduce(array, axis=axis, keepdims=keepdims)
+
+
 def quiet(xp: Namespace) -> AbstractContextManager[Any]:
     """Return a context in which NumPy does not warn of infinity and NaN, as other libraries never do.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from .arrays import Array, DType, Namespace, astype, counted, namespace, scalar, widen
+from .arrays import Array, DType, Namespace, astype, counted, maximum_of, namespace, scalar, widen
 from .checks import choice
 from .layers.checks import check_real, check_shape
 
@@ -56,7 +56,7 @@ def softmax_cross_entropy(
 
     # Subtracting the maximum keeps exp from overflowing. The target's own term stands apart so that
     # a loss and a gradient near 0 keep their digits: 1 + rest would round them away.
-    shifted = wide - xp.max(wide, axis=1, keepdims=True)
+    shifted = wide - maximum_of(xp, wide, 1, keepdims=True)
     target = xp.sum(xp.where(is_target, shifted, zero), axis=1, keepdims=True)
     powers = xp.exp(shifted)
     rest = xp.sum(xp.where(is_target, zero, powers), axis=1, keepdims=True)

@@ -21,6 +21,7 @@ from .arrays import (
     accumulation_dtype,
     astype,
     binding,
+    maximum_of,
     namespace,
     quiet,
     scalar,
@@ -141,10 +142,9 @@ def _scaled_norm(
 
 
 def _largest(xp: Namespace, grad: Array, dtype: Any, axis: tuple[int, ...] | None) -> Array:
-    """Return max|g|, 0 for an empty tensor (over which a maximum is not defined)."""
+    """Return max|g|, 0 for an empty tensor."""
     magnitude = astype(xp, xp.abs(grad), dtype)
-    reduce = xp.sum if 0 in grad.shape else xp.max
-    return reduce(magnitude, axis=axis, keepdims=axis is not None)
+    return maximum_of(xp, magnitude, axis, keepdims=axis is not None)
 
 
 def _power_of_two_near(xp: Namespace, value: Array) -> Array:

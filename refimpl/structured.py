@@ -15,7 +15,17 @@ from typing import Any
 from array_api_compat import device
 
 from . import checks
-from .arrays import Array, Namespace, astype, namespace, scalar, stable_order, widen
+from .arrays import (
+    Array,
+    Namespace,
+    astype,
+    maximum_of,
+    namespace,
+    scalar,
+    stable_order,
+    widen,
+    zeros,
+)
 from .masks import NAN_SCORE, TIES, Quota, apply_mask, check_lists, refuse_nan, untouched
 
 GROUP_AXIS = ("as_given", "last", "inputs")
@@ -111,7 +121,7 @@ def prune_block(
     wide = xp.where(live, wide, xp.full_like(wide, fill))
     values = _tiles(xp, wide, sizes, fill)
     there = _tiles(xp, live, sizes, False)
-    pooled = _mean(xp, values, there) if pool == "mean" else xp.max(values, axis=1)
+    pooled = _mean(xp, values, there) if pool == "mean" else maximum_of(xp, values, 1)
     kept = quota.kept(xp, pooled, xp.any(there, axis=1))
     spread = xp.broadcast_to(xp.reshape(kept, (-1, 1)), tuple(values.shape))
     mask = live & _untiled(xp, spread, sizes, weights.shape)
@@ -204,7 +214,7 @@ def _slices(xp: Namespace, array: Array, axis: int) -> Array:
 def _row_norms(xp: Namespace, rows: Array, power: float, norm: str) -> Array:
     if rows.shape[1] == 0:
         return xp.sum(rows, axis=1)
-    largest = xp.max(rows, axis=1, keepdims=True)
+    largest = maximum_of(xp, rows, 1, keepdims=True)
     one = xp.ones_like(largest)
     if math.isinf(power):
         return largest[:, 0]
@@ -253,6 +263,9 @@ def _tiles(xp: Namespace, array: Array, block: Sequence[int], fill: Any) -> Arra
             shape = tuple(short if i == axis else s for i, s in enumerate(array.shape))
             array = xp.concat([array, xp.broadcast_to(scalar(xp, fill, array), shape)], axis=axis)
     grid = [s // b for s, b in zip(array.shape, block, strict=True)]
+    if 0 in grid:
+        # Dask reshapes no array without elements; there are no blocks.
+        return zeros(xp, (0, math.prod(block)), array)
     pairs = [size for pair in zip(grid, block, strict=True) for size in pair]
     outer_first = (*range(0, len(pairs), 2), *range(1, len(pairs), 2))
     split = xp.permute_dims(xp.reshape(array, tuple(pairs)), outer_first)
@@ -262,6 +275,8 @@ def _tiles(xp: Namespace, array: Array, block: Sequence[int], fill: Any) -> Arra
 def _untiled(xp: Namespace, rows: Array, block: Sequence[int], shape: Sequence[int]) -> Array:
     """Return the array whose blocks are the given rows; the inverse of :func:`_tiles`."""
     grid = [-(-s // b) for s, b in zip(shape, block, strict=True)]
+    if 0 in grid:
+        return zeros(xp, shape, rows)
     ndim = len(grid)
     interleaved = tuple(i for axis in range(ndim) for i in (axis, ndim + axis))
     array = xp.permute_dims(xp.reshape(rows, (*grid, *block)), interleaved)

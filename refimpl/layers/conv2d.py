@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..arrays import Array, Namespace, accumulation_dtype, astype, is_numpy, namespace
+from ..arrays import Array, Namespace, accumulation_dtype, astype, is_numpy, namespace, zeros
 from . import conv2d_in_cache
 from .checks import Padding, Pair, check_real, check_shape, check_upstream
 from .dense import Backprop
@@ -78,6 +78,8 @@ def _correlate(
 ) -> tuple[Array, Callable[[Array, bool], tuple[Array | None, Array, Array | None]]]:
     kh, kw, inner, outer = weight.shape
     kernel_size, places = kh * kw * inner, x.shape[0] * rows.outputs * columns.outputs
+    if places == 0:
+        return _of_no_images(xp, x, weight, bias, (0, rows.outputs, columns.outputs, outer))
 
     kernel = _split(xp, xp.reshape(weight, (kernel_size, outer)), groups)
     taps = xp.stack(gather(xp, x, rows, columns, 0.0), axis=3)
@@ -103,6 +105,18 @@ def _correlate(
         return dx, xp.reshape(dweight, tuple(weight.shape)), dbias
 
     return y, backprop
+
+
+def _of_no_images(
+    xp: Namespace, x: Array, weight: Array, bias: Array | None, shape: tuple[int, ...]
+) -> tuple[Array, Callable[[Array, bool], tuple[Array | None, Array, Array | None]]]:
+    """Return what an empty batch gives: no outputs, and gradients of 0. Dask cannot reshape its windows."""
+
+    def backprop(dy: Array, with_dx: bool) -> tuple[Array | None, Array, Array | None]:
+        dbias = None if bias is None else xp.zeros_like(bias)
+        return xp.zeros_like(x) if with_dx else None, xp.zeros_like(weight), dbias
+
+    return zeros(xp, shape, x), backprop
 
 
 def _split(xp: Namespace, matrix: Array, groups: int) -> Array:

@@ -131,6 +131,8 @@ def scatter(xp: Namespace, taps: list[Array], rows: Axis, columns: Axis) -> Arra
 
 def _added(padded: Array, index: tuple[slice, ...], tap: Array) -> Array:
     """Return an array of our own with a tap added in one place; JAX's arrays cannot be written to."""
+    if 0 in tap.shape:
+        return padded  # to a part without elements Dask assigns nothing
     if array_api_compat.is_jax_array(padded):
         return padded.at[index].add(tap)
     padded[index] += tap
