@@ -18,14 +18,24 @@ os.environ.setdefault("PARALLEL", "0")
 
 import ml_dtypes
 import numpy as np
-from tinygrad import Context, Tensor, dtypes
-from tinygrad.nn import optim
+from tinygrad import Tensor, dtypes
 
-from adapters import _tinygrad_layers
-from adapters.base import Adapter, NotStarted, Unsupported, interval
+from adapters import (
+    _tinygrad_clipping,
+    _tinygrad_images,
+    _tinygrad_layers,
+    _tinygrad_losses,
+    _tinygrad_optimizers,
+)
+from adapters.base import Adapter, NotStarted
 
-Tensors = list[Tensor | None]
-Outputs = dict[str, Any]
+FAMILIES = (
+    _tinygrad_clipping,
+    _tinygrad_images,
+    _tinygrad_layers,
+    _tinygrad_losses,
+    _tinygrad_optimizers,
+)
 
 
 def _compiler() -> tempfile.TemporaryDirectory[str] | None:
@@ -68,77 +78,8 @@ adapter = Adapter(
     to_numpy=to_numpy,
     rejections=(IndexError, AssertionError, RuntimeError),
 )
-
-
-@adapter.operation("clip.value", dialect={"crossed_bounds": "max_wins"})
-def clip_value(
-    grads: Tensors,
-    *,
-    min: float | None = None,
-    max: float | None = None,
-    range: float | None = None,
-) -> Outputs:
-    """``Tensor.clip``."""
-    min, max = interval(min, max, range, "Tensor.clip has no width beside its bounds")
-    if min is None and max is None:
-        raise Unsupported("Tensor.clip is called with a bound")
-    return {"grads": [None if g is None else g.clip(min, max) for g in grads]}
-
-
-# --- optimisers: learning rate, state and corrections are float32 ---------------------------------
-
-
-def _trajectory(kind: Any, params: Any, grads: Any, lr: Any, **options: Any) -> Outputs:
-    """Step an optimiser through the given gradients."""
-    if any(len(step) != len(params) or any(g is None for g in step) for step in grads):
-        raise Unsupported("an optimiser of tinygrad has a gradient for each parameter")
-    leaves = [p.clone().is_param_() for p in params]
-    rates = lr if isinstance(lr, list) else [lr] * len(grads)
-    stepper = kind(leaves, rates[0] if rates else 0.0, **options)
-    after = []
-    with Context(TRAINING=1):
-        for rate, step in zip(rates, grads, strict=True):
-            stepper.lr.assign(Tensor([rate], dtype=dtypes.float32)).realize()
-            for leaf, grad in zip(leaves, step, strict=True):
-                leaf.grad = grad.clone()
-            stepper.step()
-            after.append([to_numpy(leaf).copy() for leaf in leaves])
-    return {"params": [[Tensor(p) for p in step] for step in after]}
-
-
-@adapter.operation("optim.sgd", ("float32",))
-def optim_sgd(params: Any, grads: Any, *, lr: Any, dampening: float, **options: Any) -> Outputs:
-    """``tinygrad.nn.optim.SGD``."""
-    if dampening:
-        raise Unsupported("tinygrad.nn.optim.SGD has no dampening")
-    return _trajectory(optim.SGD, params, grads, lr, **options)
-
-
-ADAM = {"hyperparameters": "input_dtype", "step_count": "optimizer"}
-
-
-def _adam(
-    kind: Any, params: Any, grads: Any, *, lr: Any, beta1: float, beta2: float, amsgrad: bool,
-    **options: Any,
-) -> Outputs:  # fmt: skip
-    if amsgrad:
-        raise Unsupported("tinygrad has no AMSGrad")
-    return _trajectory(kind, params, grads, lr, b1=beta1, b2=beta2, **options)
-
-
-@adapter.operation("optim.adam", ("float32",), ADAM)
-def optim_adam(params: Any, grads: Any, *, weight_decay: float, **options: Any) -> Outputs:
-    """``tinygrad.nn.optim.Adam``."""
-    if weight_decay:
-        raise Unsupported("tinygrad.nn.optim.Adam has no weight decay")
-    return _adam(optim.Adam, params, grads, **options)
-
-
-@adapter.operation("optim.adamw", ("float32",), ADAM)
-def optim_adamw(params: Any, grads: Any, **options: Any) -> Outputs:
-    """``tinygrad.nn.optim.AdamW``."""
-    return _adam(optim.AdamW, params, grads, **options)
-
+for _family in FAMILIES:
+    adapter.include(_family.operations)
 
 LACKING = {
     "tinygrad has no pruning": """
@@ -161,5 +102,3 @@ LACKING = {
 
 for why, operations in LACKING.items():
     adapter.lacks(why, operations)
-
-_tinygrad_layers.register(adapter)
