@@ -90,6 +90,9 @@ def clip(
     for g in grads:
         if g is not None and not any(g is other for other in present):
             present.append(g)
+    if wrong == "limit in float32":
+        with np.errstate(over="ignore"):
+            max_norm = float(np.float32(max_norm))
     real = wrong == "imaginary part dropped"
     right = norm(present, 2.0 if wrong == "ord ignored" else ord, real)
     own = [norm([g], ord) for g in present]
