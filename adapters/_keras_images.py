@@ -10,10 +10,7 @@ from keras import ops
 
 from adapters._keras_backend import BACKEND, DTYPES, FLUSH, Outputs, Tensor, dtype_of, run
 from adapters._keras_layers import run_layer
-from adapters.base import Operations, Unsupported
-
-Pair = list[int]
-Pads = list[list[int]]
+from adapters.base import Operations, Pads, Pair, Unsupported
 
 operations = Operations()
 

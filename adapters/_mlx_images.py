@@ -9,10 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from adapters._mlx_arrays import NARROW, Outputs, Tensor, run
-from adapters.base import Operations, Unsupported
-
-Pair = list[int]
-Pads = list[list[int]]
+from adapters.base import Operations, Pads, Pair, Unsupported
 
 operations = Operations()
 

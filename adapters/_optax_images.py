@@ -6,10 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from adapters._optax_arrays import FLUSH, Outputs, Tensor, refusing, run
-from adapters.base import Operations, Unsupported
-
-Pair = list[int]
-Pads = list[list[int]]
+from adapters.base import Operations, Pads, Pair, Unsupported
 
 operations = Operations()
 

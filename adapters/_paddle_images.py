@@ -8,10 +8,7 @@ from typing import Any
 from paddle.nn import functional
 
 from adapters._paddle_arrays import WIDE, Outputs, Tensor, run
-from adapters.base import Operations, Unsupported
-
-Pair = list[int]
-Pads = list[list[int]]
+from adapters.base import Operations, Pads, Pair, Unsupported
 
 operations = Operations()
 

@@ -7,10 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from adapters._tensorflow_arrays import FLUSH, Outputs, Tensor, run
-from adapters.base import Operations, Unsupported
-
-Pair = list[int]
-Pads = list[list[int]]
+from adapters.base import Operations, Pads, Pair, Unsupported
 
 operations = Operations()
 

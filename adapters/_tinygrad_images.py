@@ -7,10 +7,7 @@ from collections.abc import Callable
 from tinygrad import Tensor
 
 from adapters._tinygrad_arrays import Outputs, run
-from adapters.base import Operations
-
-Pair = list[int]
-Pads = list[list[int]]
+from adapters.base import Operations, Pads, Pair
 
 operations = Operations()
 

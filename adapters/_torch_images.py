@@ -10,10 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from adapters._torch_autograd import Outputs, refusing_shapes, run
-from adapters.base import Operations, Unsupported
-
-Pair = list[int]
-Pads = list[list[int]]
+from adapters.base import Operations, Pads, Pair, Unsupported
 
 operations = Operations()
 

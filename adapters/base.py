@@ -30,6 +30,10 @@ import numpy as np
 from conformance.formats import decode, encode, resolve
 
 Function = Callable[..., Mapping[str, Any]]
+Pair = list[int]
+"""Rows and columns: a stride, a window, a dilation."""
+Pads = list[list[int]]
+"""``[[top, bottom], [left, right]]``."""
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 WITH_COMPLEX = (*FLOATS, "complex64", "complex128")
 

@@ -17,8 +17,7 @@ from typing import Any
 from conformance import fixtures
 from conformance.commands.snippet import snippet
 from conformance.compare import compare, differs
-from conformance.flushing import as_flushed
-from conformance.judge import Verdict, stand_in
+from conformance.judge import Verdict, as_judged
 from conformance.operation import Mistake, Operation, Setting, sizes
 from conformance.wording import departure, describe, first_few
 
@@ -156,8 +155,7 @@ class _Evidence:
             expected = self.expected(verdict, hypothesis)
             if answer.outputs is None or expected.rejects is not None:
                 return answer.outputs is None and expected.rejects is not None
-            judged = (self.operation, verdict.case, hypothesis.setting)
-            outputs = as_flushed(*judged, stand_in(*judged, answer.outputs))
+            outputs = as_judged(self.operation, verdict.case, hypothesis.setting, answer.outputs)
             return compare(outputs, expected).difference is None
         except Exception:
             # A mistake need not have a meaning for every input: then it explains nothing.

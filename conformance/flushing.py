@@ -18,9 +18,9 @@ import numpy as np
 
 from conformance.cases import Case
 from conformance.compare import distances
-from conformance.exact import FLUSHED, flush
+from conformance.exact import flush
 from conformance.fixtures import expectation
-from conformance.formats import FLOATS, Tensor, name_of
+from conformance.formats import Tensor
 from conformance.operation import (
     Expectation,
     Leaf,
@@ -40,9 +40,9 @@ def as_flushed(
     ``outputs`` are decoded tensors (nested lists of arrays by name). Under a setting that keeps subnormal
     numbers, and where there are none, they come back as they are.
     """
-    formats = FLUSHED[setting.get("subnormals", "keep")]
+    subnormals = setting.get("subnormals", "keep")
     answered = [(path, tensor) for path, tensor in leaves(outputs) if tensor is not None]
-    if not formats or not any(_subnormal(tensor).any() for _, tensor in answered):
+    if not any(((flush(tensor, subnormals) == 0) & (tensor != 0)).any() for _, tensor in answered):
         return outputs
     keeping = {name: value for name, value in setting.items() if name != "subnormals"}
     spared = dict(leaves(expectation(operation, case, keeping).outputs))
@@ -50,9 +50,8 @@ def as_flushed(
     paths = iter([path for path, _ in answered])
 
     def flushed(tensor: Tensor) -> Tensor:
-        right = _is_that_of(spared.get(next(paths)), tensor)
-        zeros = flush(tensor, str(setting["subnormals"]))
-        return np.where(_subnormal(tensor) & right, zeros, tensor)
+        moved = _is_that_of(spared.get(next(paths)), tensor)
+        return np.where(moved, flush(tensor, subnormals), tensor)
 
     return {name: map_tensors(flushed, tree) for name, tree in outputs.items()}
 
@@ -66,14 +65,6 @@ def _kept(case: Case, expected: Expectation) -> dict[str, Leaf]:
         for (path, tensor), mask in zip(weights, masks.values(), strict=False)
         if tensor is not None and mask is not None
     }
-
-
-def _subnormal(tensor: Tensor) -> Any:
-    fmt = FLOATS.get(name_of(tensor.dtype))
-    if fmt is None:
-        return np.zeros(tensor.shape, bool)
-    size = np.abs(tensor.astype(np.float64))
-    return (size > 0) & (size < fmt.tiny)
 
 
 def _is_that_of(leaf: Leaf | None, tensor: Tensor) -> Any:

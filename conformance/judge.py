@@ -184,6 +184,13 @@ def stand_in(
         return outputs
 
 
+def as_judged(
+    operation: Operation, case: Case, setting: Setting, outputs: dict[str, Any]
+) -> dict[str, Any]:
+    """Return outputs as they are compared: choices by what stands for them, moved subnormals as flushed."""
+    return as_flushed(operation, case, setting, stand_in(operation, case, setting, outputs))
+
+
 def _judge_rejection(
     operation: Operation,
     case: Case,

@@ -18,9 +18,8 @@ from conformance import __version__, fixtures, report
 from conformance.cases import Case
 from conformance.commands.snippet import snippet
 from conformance.compare import distances, show
-from conformance.flushing import as_flushed
 from conformance.formats import name_of
-from conformance.judge import Verdict, stand_in
+from conformance.judge import Verdict, as_judged
 from conformance.operation import Expectation, Leaf, Setting, leaves
 from conformance.operations import load
 from conformance.runner import DIFFERENT, Run
@@ -193,8 +192,7 @@ def _numbers(verdict: Verdict, dialect: Setting) -> dict[str, Any]:
         return {"title": title, "refused": expected.rejects}
     outputs: dict[str, Any] = {}
     if verdict.answer is not None and verdict.answer.outputs is not None:
-        judged = (operation, verdict.case, setting)
-        outputs = as_flushed(*judged, stand_in(*judged, verdict.answer.outputs))
+        outputs = as_judged(operation, verdict.case, setting, verdict.answer.outputs)
     rows, ulps = _rows(expected, outputs)
     return {"title": title, "rows": rows[:TENSORS], "ulps": histogram(ulps)}
 

@@ -85,7 +85,7 @@ def run(function: Any, inputs: Any, setting: Setting, *args: Any, **options: Any
     dials = {k: v for k, v in setting.items() if k not in ("in_place", "subnormals")}
     flushed = partial(flush, setting=setting.get("subnormals", "keep"))
     result = function(resolve(map_tensors(flushed, inputs)), *args, **options, **dials)
-    return map_tensors(flushed, list(result) if isinstance(result, tuple) else result)
+    return map_tensors(flushed, result)
 
 
 def setting_of(operation: str, choice: Choice) -> Setting:

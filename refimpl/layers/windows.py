@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import array_api_compat
 
-from ..arrays import Array, Namespace
+from ..arrays import Array, Namespace, zeros
 from .checks import Padding, Pair, check_padding, check_pair
 
 
@@ -122,7 +122,7 @@ def scatter(xp: Namespace, taps: list[Array], rows: Axis, columns: Axis) -> Arra
         axis.before + axis.size + axis.after + axis.overhang for axis in (rows, columns)
     )
     shape = (taps[0].shape[0], height, width, taps[0].shape[3])
-    padded = xp.zeros(shape, dtype=taps[0].dtype, device=array_api_compat.device(taps[0]))
+    padded = zeros(xp, shape, taps[0])
     for (row, column), tap in zip(product(rows.taps(), columns.taps()), taps, strict=True):
         padded = _added(padded, (slice(None), row, column, slice(None)), tap)
     top, left = rows.before, columns.before
