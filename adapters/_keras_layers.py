@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from adapters._backward import elementwise, in_stretches
+from adapters._backward import elementwise
 from adapters._keras_backend import BACKEND, DTYPES, FLUSH, Outputs, Tensor, dtype_of, run
 from adapters.base import Operations, Unsupported
 
@@ -65,43 +65,6 @@ def batch_norm(
     outputs = run(forward, dy, x=x, scale=scale, shift=shift)
     after = layer.stateless_call([scale, shift], running, x, training=training)[1]
     return outputs | {"running_mean": after[0], "running_var": after[1]}
-
-
-@operations.operation("layer.rnn", DTYPES, FLUSH)
-def rnn(
-    x: Tensor,
-    weight: Tensor,
-    recurrent: Tensor,
-    h0: Tensor,
-    dy: Tensor,
-    bias: Tensor | None = None,
-    *,
-    truncate: int | None = None,
-) -> Outputs:
-    """``keras.layers.SimpleRNN``, called stretch by stretch with a state that lets no gradient through."""
-    if truncate is not None and truncate < 1:
-        raise Unsupported("Keras has no truncation of its own that could be less than a step")
-    layer = keras.layers.SimpleRNN(
-        weight.shape[1],
-        return_sequences=True,
-        use_bias=bias is not None,
-        recurrent_initializer="zeros",  # the default takes a QR, which 16 bits have not
-        dtype=dtype_of(x),
-    )
-    layer.build(x.shape)
-    seeds = [variable.value for variable in layer.non_trainable_variables]
-
-    def forward(
-        x: Tensor, weight: Tensor, recurrent: Tensor, h0: Tensor, bias: Tensor | None = None
-    ) -> Tensor:
-        variables = [weight, recurrent] + ([] if bias is None else [bias])
-
-        def states(steps: Tensor, state: Tensor) -> Tensor:
-            return layer.stateless_call(variables, seeds, steps, initial_state=state)[0]
-
-        return ops.concatenate(in_stretches(states, x, h0, truncate, ops.stop_gradient), axis=1)
-
-    return run(forward, dy, x=x, weight=weight, recurrent=recurrent, bias=bias, h0=h0)
 
 
 def _flatten(x: Tensor) -> Tensor:

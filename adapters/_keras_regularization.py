@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 
@@ -19,6 +20,12 @@ from adapters._keras_backend import (
 from adapters.base import Operations, Unsupported
 
 operations = Operations()
+
+REGULARIZERS: dict[str, Callable[..., Any]] = {
+    "penalty.l1": lambda strength: keras.regularizers.L1(strength),
+    "penalty.l2": lambda strength: keras.regularizers.L2(strength),
+    "penalty.elastic_net": keras.regularizers.L1L2,
+}
 
 
 def _penalty(weights: Tensors, regularizer: Callable[[Tensor], Tensor]) -> Outputs:
@@ -75,3 +82,14 @@ def project_max_norm(weights: Tensors, *, max_norm: float, axis: int | list[int]
         return keras.constraints.MaxNorm(max_norm, axis=rest)(weight)
 
     return {"weights": [None if w is None else one(w) for w in weights]}
+
+
+def penalty_gradients(variables: list[Any], penalty: Mapping[str, Any] | None) -> Tensors:
+    """Return the gradients of a regulariser over variables, without a penalty nothing for each."""
+    if penalty is None:
+        return [None] * len(variables)
+    made = REGULARIZERS.get(penalty["operation"])
+    if made is None:
+        raise Unsupported("Keras has no groups in its penalties")
+    regularizer = made(**{k: v for k, v in penalty.items() if k != "operation"})
+    return _penalty([keras.ops.convert_to_tensor(v.value) for v in variables], regularizer)["grads"]

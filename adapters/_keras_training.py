@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 from keras import ops
 
-from adapters._keras_backend import Outputs, Tensors, dtype_of, pull_back
+from adapters._keras_backend import Outputs, Tensors, dtype_of
 from adapters._keras_clipping import norm
 from adapters._keras_optimizers import Stepper, make
+from adapters._keras_regularization import penalty_gradients
 from adapters.base import Operations, Unsupported
 
 Description = Mapping[str, Any]
@@ -26,12 +27,6 @@ TRAIN = {
     "optimizer.step_count": "optimizer",
     "optimizer.hyperparameters": "float32",
 }
-REGULARIZERS: dict[str, Callable[..., Any]] = {
-    "penalty.l1": lambda strength: keras.regularizers.L1(strength),
-    "penalty.l2": lambda strength: keras.regularizers.L2(strength),
-    "penalty.elastic_net": keras.regularizers.L1L2,
-}
-
 operations = Operations()
 
 
@@ -92,7 +87,7 @@ def train_step(
     after, norms, skipped = [], [], []
     for number, step_grads in enumerate(grads):
         inner.learning_rate = _at(optimizer["lr"], number)
-        extra = _penalty_grads(variables, penalty)
+        extra = penalty_gradients(variables, penalty)
         totals: Tensors = []
         for micro in step_grads:
             given = [g if e is None else (e * loss_scale if g is None else g + e * loss_scale)
@@ -114,17 +109,6 @@ def train_step(
         "total_norm": ops.stack(norms),
         "skipped": ops.convert_to_tensor(skipped, dtype="int32"),
     }
-
-
-def _penalty_grads(variables: list[Any], penalty: Description | None) -> Tensors:
-    if penalty is None:
-        return [None] * len(variables)
-    made = REGULARIZERS.get(penalty["operation"])
-    if made is None:
-        raise Unsupported("Keras has no groups in its penalties")
-    regularizer = made(**{k: v for k, v in penalty.items() if k != "operation"})
-    weights = [ops.convert_to_tensor(v.value) for v in variables]
-    return list(pull_back(lambda leaves: sum(map(regularizer, leaves)), weights)[1])
 
 
 def _at(value: Any, number: int) -> float:

@@ -1,4 +1,4 @@
-"""PyTorch's pruning of single weights and of slices: ``torch.nn.utils.prune``."""
+"""PyTorch's pruning of single weights: ``torch.nn.utils.prune``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOPK = {"ties": "unspecified", "nan_score": "highest"}
 """Weights are ranked by ``torch.topk``."""
 
 
-def _modules(weights: Tensors, previous: Tensors | None) -> Modules:
+def modules_of(weights: Tensors, previous: Tensors | None) -> Modules:
     """Return a module for each weight, pruned by its previous mask if it has one."""
     modules: Modules = []
     for index, weight in enumerate(weights):
@@ -38,13 +38,14 @@ def _modules(weights: Tensors, previous: Tensors | None) -> Modules:
     return modules
 
 
-def _mask(module: torch.nn.Module) -> Tensor:
+def mask_of(module: torch.nn.Module) -> Tensor:
+    """Return a module's mask: all ones as long as nothing is pruned."""
     mask = getattr(module, "weight_mask", None)
     return torch.ones_like(module.weight, dtype=torch.bool) if mask is None else mask.bool()
 
 
 def _masks(modules: Modules) -> Tensors:
-    return [None if m is None else _mask(m) for m in modules]
+    return [None if m is None else mask_of(m) for m in modules]
 
 
 def _prune(modules: Modules, scores: Tensors, quantity: float | int, scope: str) -> None:
@@ -67,7 +68,8 @@ def _prune(modules: Modules, scores: Tensors, quantity: float | int, scope: str)
             prune.l1_unstructured(m, "weight", amount=quantity, importance_scores=s)
 
 
-def _quantity(amount: float | None, count: int | None) -> float | int:
+def quantity_of(amount: float | None, count: int | None) -> float | int:
+    """Return the amount as PyTorch tells a share from a number: by its type."""
     if amount is not None and count is None:
         return float(amount)
     if count is None or amount is not None:
@@ -88,8 +90,8 @@ def prune_fraction(
     scope: str = "tensor",
 ) -> Outputs:
     """``prune.l1_unstructured`` and ``prune.global_unstructured`` with ``importance_scores``."""
-    quantity = _quantity(amount, count)
-    modules = _modules(weights, previous)
+    quantity = quantity_of(amount, count)
+    modules = modules_of(weights, previous)
     _prune(modules, scores, quantity, scope)
     return {
         "masks": _masks(modules),
@@ -109,31 +111,9 @@ def prune_iterative(
     """The same call again and again on the same modules, whose masks accumulate."""
     if len(amounts) != len(scores):
         raise Unsupported("each round is a call with an amount and scores, so none is left over")
-    modules = _modules(weights, previous)
+    modules = modules_of(weights, previous)
     rounds = []
     for amount, ranked in zip(amounts, scores, strict=True):
         _prune(modules, ranked, float(amount), scope)
         rounds.append(_masks(modules))
     return {"masks": rounds}
-
-
-@operations.operation(
-    "prune.structured",
-    dialect=TOPK | {"masking": "multiply", "norm": "naive", "norm_dtype": "input_dtype"},
-)
-def prune_structured(
-    weights: Tensor,
-    previous: Tensor | None = None,
-    *,
-    axis: int,
-    ord: float,
-    amount: float | None = None,
-    count: int | None = None,
-) -> Outputs:
-    """``prune.ln_structured``."""
-    quantity = _quantity(amount, count)
-    (module,) = _modules([weights], [previous])
-    assert module is not None
-    with refusing(RuntimeError, AssertionError, IndexError):
-        prune.ln_structured(module, "weight", amount=quantity, n=ord, dim=axis)
-    return {"mask": _mask(module), "weights": module.weight}

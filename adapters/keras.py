@@ -13,6 +13,7 @@ from adapters import (
     _keras_layers,
     _keras_losses,
     _keras_optimizers,
+    _keras_recurrent,
     _keras_regularization,
     _keras_training,
 )
@@ -25,6 +26,7 @@ FAMILIES = (
     _keras_layers,
     _keras_losses,
     _keras_optimizers,
+    _keras_recurrent,
     _keras_regularization,
     _keras_training,
 )

@@ -9,6 +9,7 @@ import optax
 
 from adapters import (
     _optax_clipping,
+    _optax_examples,
     _optax_images,
     _optax_layers,
     _optax_losses,
@@ -24,6 +25,7 @@ jax.config.update("jax_enable_x64", True)  # without it JAX has no float64
 
 FAMILIES = (
     _optax_clipping,
+    _optax_examples,
     _optax_images,
     _optax_layers,
     _optax_losses,

@@ -13,6 +13,7 @@ from adapters import (
     _torch_pruning,
     _torch_regularization,
     _torch_sparsifiers,
+    _torch_structured,
     _torch_training,
     _torch_trajectory,
 )
@@ -28,6 +29,7 @@ FAMILIES = (
     _torch_pruning,
     _torch_regularization,
     _torch_sparsifiers,
+    _torch_structured,
     _torch_training,
     _torch_trajectory,
 )
