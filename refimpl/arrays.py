@@ -183,40 +183,6 @@ def each(xp: Namespace, function: Callable[..., Any], *lists: Sequence[Array]) -
     return numpy_forms.each(function, *lists) if is_numpy(xp) else list(map(function, *lists))
 
 
-def bundled(
-    xp: Namespace, arrays: Sequence[Array]
-) -> tuple[list[Array], Callable[[Sequence[Array]], list[Array]]]:
-    """Return the arrays joined, one flat array for each dtype, and the function that parts such a list.
-
-    On a device where starting an operation takes longer than most operations do, one long array is
-    quicker than many. Elsewhere the arrays stay as they are.
-    """
-    if len(arrays) < 2 or not starts_slowly(xp):
-        return list(arrays), list
-    places: dict[DType, list[int]] = {}
-    for place, array in enumerate(arrays):
-        places.setdefault(array.dtype, []).append(place)
-    shapes = [array.shape for array in arrays]
-
-    def part(joined: Sequence[Array]) -> list[Array]:
-        parts: list[Array] = list(arrays)
-        for whole, group in zip(joined, places.values(), strict=True):
-            start = 0
-            for place in group:
-                stop = start + math.prod(shapes[place])
-                parts[place] = xp.reshape(whole[start:stop], shapes[place])
-                start = stop
-        return parts
-
-    flat = [xp.reshape(array, (-1,)) for array in arrays]
-    return [xp.concat([flat[place] for place in group]) for group in places.values()], part
-
-
-def starts_slowly(xp: Namespace) -> bool:
-    """Say whether many small operations cost more than one large one and the joining before it."""
-    return FAST_FORMS and array_api_compat.is_cupy_namespace(xp)
-
-
 def matmul(xp: Namespace, a: Array, b: Array) -> Array:
     """Return the product of two matrices, whose terms may be added in any order."""
     return numpy_products.product(a, b) if is_numpy(xp) else xp.matmul(a, b)
@@ -225,6 +191,13 @@ def matmul(xp: Namespace, a: Array, b: Array) -> Array:
 def any_nan(xp: Namespace, array: Array) -> bool:
     """Say whether an element is NaN. Reads one value from the device."""
     return numpy_forms.any_nan(array) if is_numpy(xp) else bool(xp.any(xp.isnan(array)))
+
+
+def any_outside(xp: Namespace, indices: Array, stop: int) -> bool:
+    """Say whether an integer is below 0 or not below ``stop``. Reads one value from the device."""
+    if is_numpy(xp):
+        return numpy_forms.any_outside(indices, stop)
+    return bool(xp.any((indices < 0) | (indices >= stop)))
 
 
 def sum_of_squares(xp: Namespace, arrays: Sequence[Array], dtype: DType) -> float | None:

@@ -23,12 +23,12 @@ from .arrays import (
     Namespace,
     accumulation_dtype,
     astype,
-    bundled,
     each,
     namespace,
     present,
     scalar,
 )
+from .bundles import Bundle, bundled
 from .norms import NormClip, NormDials, clipped, clipper, scaled_norm, unchanged
 
 Grads = Sequence[Array | None]
@@ -84,20 +84,20 @@ def measure_global_norm(
     finite. ``clip`` holds the threshold, the order and the dials; the rest is that of the whole.
     """
     checks.choice("duplicates", duplicates, ("once", "twice", "twice_in_place"))
-    given = present(grads)
+    given = grads if isinstance(grads, Bundle) else present(grads)
     if not given:
         return _no_norm(), lambda: list(grads)
     unique = _unique(given)
     xp = namespace(*unique)
     # Sums in a narrow dtype are kept apart: joined, they could overflow where each alone does not.
     joins = duplicates == "once" and clip.accumulate == "float32_or_wider"
-    whole, part = bundled(xp, unique) if joins else (unique, list)
+    (whole,), part = bundled(xp, unique) if joins else ([unique], list)
     scaled = scaled_norm(whole if duplicates == "once" else given, clip)
 
     def apply() -> list[Array | None]:
         scale = clipper(scaled, clip, reuse=reuse)
         if scale is unchanged:
-            return list(grads)
+            return grads if isinstance(grads, Bundle) else list(grads)
 
         def scaled_each_time(g: Array) -> Array:
             result = g
@@ -107,15 +107,18 @@ def measure_global_norm(
 
         in_place = duplicates == "twice_in_place"
         each_result = part(each(xp, scaled_each_time if in_place else scale, whole))
+        if len(unique) == len(grads):
+            return each_result
         results = {id(g): result for g, result in zip(unique, each_result, strict=True)}
         return [None if g is None else results[id(g)] for g in grads]
 
     return scaled.norm, apply
 
 
-def _unique(arrays: Sequence[Array]) -> list[Array]:
+def _unique(arrays: Sequence[Array]) -> Sequence[Array]:
     """Return each array object once: values that are equal by chance are no duplicates."""
-    return list({id(array): array for array in arrays}.values())
+    unique = {id(array): array for array in arrays}
+    return arrays if len(unique) == len(arrays) else list(unique.values())
 
 
 def clip_norm(

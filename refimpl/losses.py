@@ -9,7 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from .arrays import Array, DType, Namespace, astype, counted, maximum_of, namespace, scalar, widen
+from . import numpy_forms
+from .arrays import (
+    Array,
+    DType,
+    Namespace,
+    any_outside,
+    astype,
+    counted,
+    is_numpy,
+    maximum_of,
+    namespace,
+    scalar,
+    widen,
+)
 from .checks import choice
 from .layers.checks import check_real, check_shape
 
@@ -47,28 +60,35 @@ def softmax_cross_entropy(
     if classes == 0:
         raise ValueError(f"logits must have at least one class, got shape {logits.shape}")
     divisor = _divisor("example", examples, reduction, empty_mean)
-    if bool(xp.any((targets < 0) | (targets >= classes))):
+    if any_outside(xp, targets, classes):
         raise ValueError(f"targets must be at least 0 and less than the {classes} classes")
-    index = counted(xp, classes, targets.dtype, logits)
+    total, gradient = _cross_entropies(xp, widen(xp, logits), targets)
+    loss = _in_dtype(xp, total / divisor, logits, loss_dtype)
+    return loss, lambda: astype(xp, gradient() / divisor, logits.dtype)
+
+
+def _cross_entropies(
+    xp: Namespace, logits: Array, targets: Array
+) -> tuple[Array, Callable[[], Array]]:
+    """Return the sum over all examples, and the function that gives its gradient."""
+    if is_numpy(xp):
+        return numpy_forms.cross_entropies(logits, targets)
+    index = counted(xp, logits.shape[1], targets.dtype, logits)
     is_target = targets[:, None] == index
-    wide = widen(xp, logits)
-    zero = scalar(xp, 0.0, wide)
+    zero = scalar(xp, 0.0, logits)
 
     # Subtracting the maximum keeps exp from overflowing. The target's own term stands apart so that
     # a loss and a gradient near 0 keep their digits: 1 + rest would round them away.
-    shifted = wide - maximum_of(xp, wide, 1, keepdims=True)
+    shifted = logits - maximum_of(xp, logits, 1, keepdims=True)
     target = xp.sum(xp.where(is_target, shifted, zero), axis=1, keepdims=True)
     powers = xp.exp(shifted)
     rest = xp.sum(xp.where(is_target, zero, powers), axis=1, keepdims=True)
-    total = xp.sum(xp.log1p(xp.expm1(target) + rest) - target)
-    loss = _in_dtype(xp, total / divisor, logits, loss_dtype)
 
-    def backprop() -> Array:
+    def gradient() -> Array:
         # p_t - 1 = -(the other probabilities), for the same reason.
-        dlogits = xp.where(is_target, -rest, powers) / (xp.exp(target) + rest)
-        return astype(xp, dlogits / divisor, logits.dtype)
+        return xp.where(is_target, -rest, powers) / (xp.exp(target) + rest)
 
-    return loss, backprop
+    return xp.sum(xp.log1p(xp.expm1(target) + rest) - target), gradient
 
 
 def mse(

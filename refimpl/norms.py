@@ -10,7 +10,7 @@ exception is the dial ``nonfinite="reject"``, which has to.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, TypedDict
@@ -95,7 +95,7 @@ class ScaledNorm:
 
 
 def scaled_norm(
-    grads: list[Array], clip: NormClip, axis: tuple[int, ...] | None = None
+    grads: Sequence[Array], clip: NormClip, axis: tuple[int, ...] | None = None
 ) -> ScaledNorm:
     """Return the joint p-norm of arrays: over all elements (0-d), or over ``axis``.
 
@@ -117,7 +117,7 @@ def scaled_norm(
 
 
 def _scaled_norm(
-    xp: Namespace, grads: list[Array], dtype: Any, clip: NormClip, axis: tuple[int, ...] | None
+    xp: Namespace, grads: Sequence[Array], dtype: Any, clip: NormClip, axis: tuple[int, ...] | None
 ) -> ScaledNorm:
     largest = xp.max(xp.stack([_largest(xp, g, dtype, axis) for g in grads]), axis=0)
     one = xp.ones_like(largest)
@@ -265,7 +265,7 @@ def factors(xp: Namespace, norm: ScaledNorm, c: Array, clip: NormClip) -> tuple[
     if clip.eps_at == "none" and clip.at_equal == clip.below_limit == "unchanged":
         usual = usual_factor(xp, n, c)
         if usual is not None:
-            return xp.ones_like(n), usual
+            return scalar(xp, 1.0, n), usual
     eps = scalar(xp, clip.eps, n)
     one, nan = xp.ones_like(n), xp.full_like(n, math.nan)
     bottom = {"none": n, "denominator": n + eps, "max": xp.maximum(n, eps * one)}[clip.eps_at]

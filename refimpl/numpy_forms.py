@@ -35,8 +35,11 @@ BLOCK = 2**15
 THREADED_FROM = 2**18
 """From so many elements on, more than one thread is worth waking."""
 
+JOINED_UP_TO = 2**15
+"""So many elements in all are joined, if they are those of several arrays, before anything is done."""
+
 SQUARES_AT_ONCE = 4096
-"""So many squares are added in the array's own dtype; their sums are added in float64."""
+"""So many squares, or fewer than twice as many, are added in the array's own dtype; their sums in float64."""
 
 ROWS_AT_ONCE = 256
 """So many such sums are one thread's at a time."""
@@ -182,6 +185,20 @@ def _each(function: Callable[[Any], Any], parts: Sequence[Any], size: int) -> li
     return numpy_threads.in_parallel(lambda: function, parts)
 
 
+def are_small(arrays: Sequence[Any]) -> bool:
+    """Say whether NumPy takes longer to begin with each of the arrays than to copy them all."""
+    return sum([array.size for array in arrays]) <= JOINED_UP_TO
+
+
+def join(arrays: Sequence[Any]) -> Any:
+    """Return arrays of one dtype as one flat array, each in C order."""
+    return np.concatenate(arrays, axis=None)
+
+
+reshape = np.ndarray.reshape
+"""The method, without what the function of the standard does around it."""
+
+
 def where_or_zero(kept: Any, array: Any) -> Any:
     """Return :func:`refimpl.arrays.where_or_zero` without a branch: the bits times 0 or 1."""
     unsigned = _BITS.get(array.dtype.itemsize)
@@ -210,6 +227,28 @@ def any_nan(array: Any) -> bool:
     return array.size > 0 and bool(np.isnan(np.min(array)))
 
 
+def any_outside(indices: Any, stop: int) -> bool:
+    """Return :func:`refimpl.arrays.any_outside`: without its sign a negative number is a large one."""
+    unsigned = _BITS[indices.dtype.itemsize]
+    return bool(np.logical_or.reduce(indices.view(unsigned) >= unsigned(stop)))
+
+
+def cross_entropies(logits: Any, targets: Any) -> tuple[Any, Callable[[], Any]]:
+    """Return the sums of :mod:`refimpl.losses`, with the targets' own terms taken and put by index."""
+    rows = np.arange(len(targets))
+    shifted = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
+    target = shifted[rows, targets]
+    powers = np.exp(shifted, out=shifted)
+    powers[rows, targets] = 0.0
+    rest = np.add.reduce(powers, axis=1)
+
+    def gradient() -> Any:
+        powers[rows, targets] = -rest
+        return powers / (np.exp(target) + rest)[:, None]
+
+    return np.add.reduce(np.log1p(np.expm1(target) + rest) - target), gradient
+
+
 def usual_factor(norm: Any, limit: Any) -> Any | None:
     """Return min(1, limit/norm) of two 0-d arrays of one dtype; None if it needs more care than that."""
     tiny, largest = _RANGE.get(norm.dtype.itemsize, (0.0, 0.0))
@@ -219,7 +258,7 @@ def usual_factor(norm: Any, limit: Any) -> Any | None:
     n, c = float(norm), float(limit)
     if not 0 < n <= largest or not 0 < c <= largest:
         return None
-    factor = limit / norm if n > c else np.ones_like(norm)
+    factor = limit / norm if n > c else scalar(1.0, norm.dtype)
     return factor if factor >= tiny else None
 
 
@@ -261,7 +300,7 @@ def sum_of_squares(arrays: Sequence[Any], dtype: Any) -> float | None:
             flat = array.reshape(-1) if array.flags.c_contiguous else array.ravel(order="K")
             size = flat.size
             count += size
-            whole = size - size % SQUARES_AT_ONCE
+            whole = size - size % SQUARES_AT_ONCE if size >= 2 * SQUARES_AT_ONCE else 0
             rest = (flat[whole:] if whole else flat).astype(dtype, copy=False)
             total += float(rest.dot(rest))
             for start in range(0, whole, ROWS_AT_ONCE * SQUARES_AT_ONCE):

@@ -238,8 +238,9 @@ def train_step(
         record("prox", params=params)
     masks = _new_masks(plan, step, params, grads, state.masks)
     record("mask_schedule", masks=masks)
-    params = [p if m is None else apply_mask(p, m) for p, m in zip(params, masks, strict=True)]
-    optimizer_state = optimizers.mask_state(optimizer_state, masks)
+    if present(masks):
+        params = [p if m is None else apply_mask(p, m) for p, m in zip(params, masks, strict=True)]
+        optimizer_state = optimizers.mask_state(optimizer_state, masks)
     record("mask", params=params)
     record("record", params=params, masks=masks)
     return State(params, optimizer_state, masks, step + 1, state.running)
@@ -275,7 +276,8 @@ def train(
             on_stage("forward", state.step, {"y": y})
             value, loss_gradient = loss(loss_description, y, targets)
             losses.append(value)
-            _, grads = backprop(loss_gradient() * plan.scale(state.step), with_dx=False)
+            scale, dy = plan.scale(state.step), loss_gradient()
+            _, grads = backprop(dy if scale == 1 else dy * scale, with_dx=False)
             on_stage("backward", state.step, {"grads": grads})
             micro_grads.append(grads)
         total = sum(losses[1:], losses[0])
@@ -305,14 +307,14 @@ def all_finite(grads: Sequence[Array | None]) -> bool:
 def _accumulate(micro_grads: Sequence[Grads], how: str) -> Grads:
     if not micro_grads:
         raise ValueError("a step needs at least one micro-batch")
-    total = list(micro_grads[0])
+    total = micro_grads[0]
     for grads in micro_grads[1:]:
         if len(grads) != len(total):
             raise ValueError(f"micro-batches have {len(total)} and {len(grads)} gradients")
         total = [
             b if a is None else a if b is None else a + b for a, b in zip(total, grads, strict=True)
         ]
-    if how == "sum":
+    if how == "sum" or len(micro_grads) == 1:
         return total
     return _divided(total, len(micro_grads))
 

@@ -16,6 +16,7 @@ from .arrays import (
     namespace,
     through_float32,
 )
+from .bundles import bundled, cut_alike
 
 Arrays = Sequence[Array | None]
 State = dict[str, list[Any]]
@@ -75,29 +76,34 @@ def optimizer(
         rate = through_float32(rate) if narrow else rate
         checks.same_length("params", params, "grads", grads)
         checks.same_length("params", params, "the state", state["step"])
-        new_params = list(params)
-        new_state = {name: list(values) for name, values in state.items()}
-        steps, states = new_state["step"], [new_state[name] for name in slots]
-        for index, (param, grad) in enumerate(zip(params, grads, strict=True)):
-            if grad is None:
-                steps[index] += count_absent
-                continue
-            xp = namespace(param, grad)
-            checks.real_floating(xp, f"grads[{index}]", grad)
-            if param.shape != grad.shape:
-                checks.same_shape(f"params[{index}]", param, f"grads[{index}]", grad)
-            steps[index] = count = steps[index] + 1
-            move = partial(moved, xp, rate, count)
-            before = [kept[index] for kept in states]
-            new_params[index], *after = elementwise(xp, move, param, grad, *before)
-            for kept, value in zip(states, after, strict=True):
-                kept[index] = value
-        return new_params, new_state
+        before = [params, *[state[name] for name in slots]]
+        after = [list(column) for column in before]
+        steps = [
+            step + (count_absent or grad is not None)
+            for step, grad in zip(state["step"], grads, strict=True)
+        ]
+        for places in _alike(steps, grads, before):
+            every = len(places) == len(params)
+            columns = [c if every else [c[place] for place in places] for c in (*before, grads)]
+            xp = namespace(columns[0][0], columns[-1][0])
+            joined, part = bundled(xp, *columns)
+            move = partial(moved, xp, rate, steps[places[0]])
+            made = [elementwise(xp, move, *entry) for entry in zip(*joined, strict=True)]
+            for number, column in enumerate(zip(*made, strict=True)):
+                parts = part(column)
+                if every:
+                    after[number] = parts
+                    continue
+                for place, value in zip(places, parts, strict=True):
+                    after[number][place] = value
+        new_params, *new_slots = after
+        return new_params, {"step": steps, **dict(zip(slots, new_slots, strict=True))}
 
     def moved(
-        xp: Namespace, rate: float, count: int, param: Array, grad: Array, *before: Array
+        xp: Namespace, rate: float, count: int, param: Array, *others: Array
     ) -> tuple[Array, ...]:
         """Return the new parameter and its new state, in the order of ``slots``."""
+        *before, grad = others
         dtype = accumulation_dtype(xp, param)
         w, g = astype(xp, param, dtype), astype(xp, grad, dtype)
         if weight_decay and decay == "coupled":
@@ -110,3 +116,21 @@ def optimizer(
         return astype(xp, w - step, param.dtype), *[after[name] for name in slots]
 
     return Optimizer(init, update)
+
+
+def _alike(steps: list[int], grads: Arrays, before: Sequence[Sequence[Array]]) -> list[list[int]]:
+    """Return the places of gradients whose parameters one computation can move: of one step and dtype.
+
+    Raises ValueError for a gradient that does not fit its parameter, the first in ``before``.
+    """
+    if steps and len(set(steps)) == 1 and cut_alike(*before, grads):
+        return [list(range(len(steps)))]
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for index, (grad, param, *slots) in enumerate(zip(grads, *before, strict=True)):
+        if grad is None:
+            continue
+        checks.real_floating(namespace(param, grad), f"grads[{index}]", grad)
+        checks.same_shape(f"params[{index}]", param, f"grads[{index}]", grad)
+        kind = steps[index], *[array.dtype for array in (grad, param, *slots)]
+        groups.setdefault(kind, []).append(index)
+    return list(groups.values())

@@ -1,4 +1,4 @@
-"""Gradients clipped as one long array, as on a GPU, beside gradients clipped one by one."""
+"""Arrays joined into one long array, as on a GPU or if they are small, beside arrays taken one by one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refimpl import arrays
+from refimpl import arrays, bundles, optimizers
 from refimpl.clipping import clip_global_norm
 
 torch = pytest.importorskip("torch")
@@ -44,7 +44,7 @@ def both(
 ) -> tuple[Any, Any]:
     one_by_one = clip_global_norm(given, max_norm, **dials)
     with monkeypatch.context() as patch:
-        patch.setattr(arrays, "starts_slowly", lambda xp: True)
+        patch.setattr(bundles, "start_slowly", lambda xp, given: True)
         return one_by_one, clip_global_norm(given, max_norm, **dials)
 
 
@@ -100,8 +100,100 @@ def test_a_tied_gradient_counts_as_the_dial_says(
 def test_each_dtype_is_one_array_where_starting_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     given = [g for g in grads("three dtypes") if g is not None]
     xp = arrays.namespace(*given)
-    assert len(arrays.bundled(xp, given)[0]) == 4
-    monkeypatch.setattr(arrays, "starts_slowly", lambda xp: True)
-    joined, part = arrays.bundled(xp, given)
+    assert len(bundles.bundled(xp, given)[0][0]) == 4
+    monkeypatch.setattr(bundles, "start_slowly", lambda xp, given: True)
+    (joined,), part = bundles.bundled(xp, given)
     assert [tuple(whole.shape) for whole in joined] == [(7,), (8,), (2,)]
     assert [bits(g) for g in part(joined)] == [bits(g) for g in given]
+
+
+# NumPy joins small arrays by itself.
+
+SHAPES = [(3, 4), (5,), (), (0, 2), (2, 1, 3)]
+
+
+def small(seed: int, dtypes: list[str]) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    pairs = zip(SHAPES, dtypes, strict=True)
+    return [np.asarray(rng.standard_normal(shape)).astype(dtype) for shape, dtype in pairs]
+
+
+def one_by_one(monkeypatch: pytest.MonkeyPatch, function: Any) -> Any:
+    with monkeypatch.context() as patch:
+        patch.setattr(bundles, "start_slowly", lambda xp, given: False)
+        return function()
+
+
+def trajectory(
+    optimizer: Any, dtypes: list[str], absent: dict[int, int]
+) -> tuple[list[Any], dict[str, Any]]:
+    params = small(1, dtypes)
+    state = optimizer.init(params)
+    for step in range(4):
+        given: list[Any] = small(10 + step, dtypes)
+        if step in absent:
+            given[absent[step]] = None
+        params, state = optimizer.update(params, given, state, lr=0.1 / (step + 1))
+    return params, state
+
+
+OPTIMIZERS = {
+    "sgd": optimizers.sgd(0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
+    "adam": optimizers.adam(0.1, amsgrad=True),
+    "adamw": optimizers.adamw(0.1, weight_decay=0.1, step_count="optimizer"),
+    "rmsprop": optimizers.rmsprop(0.1, centered=True, momentum=0.5),
+    "adagrad": optimizers.adagrad(0.1, lr_decay=0.1),
+}
+DTYPES = {"one dtype": ["float32"] * 5, "two": ["float64", "float32", "float64", *["float32"] * 2]}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("dtypes", DTYPES)
+@pytest.mark.parametrize("absent", [{}, {1: 0, 3: 4}], ids=["all present", "two absent"])
+def test_an_optimizer_moves_joined_arrays_as_it_moves_each(
+    name: str, dtypes: str, absent: dict[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run() -> Any:
+        return trajectory(OPTIMIZERS[name], DTYPES[dtypes], absent)
+
+    (params, state), (expected, known) = run(), one_by_one(monkeypatch, run)
+    assert state.keys() == known.keys()
+    assert state["step"] == known["step"]
+    for key in known.keys() - {"step"}:
+        for got, want in zip([*params, *state[key]], [*expected, *known[key]], strict=True):
+            assert (got.dtype, got.shape) == (want.dtype, want.shape)
+            assert got.tobytes() == want.tobytes()
+
+
+def test_what_was_joined_is_joined_again_without_a_copy() -> None:
+    first, state = trajectory(OPTIMIZERS["sgd"], DTYPES["one dtype"], {})
+    assert isinstance(first, bundles.Bundle)
+    xp = arrays.namespace(*first)
+    ((whole,), (velocity,)), _ = bundles.bundled(xp, first, state["velocity"])
+    assert whole is first.wholes[0]
+    assert velocity is state["velocity"].wholes[0]
+
+
+def test_an_entry_that_was_replaced_is_seen() -> None:
+    params, state = trajectory(OPTIMIZERS["sgd"], DTYPES["one dtype"], {})
+    params[1] = np.zeros(5, np.float32)
+    still = [np.zeros_like(p) for p in params]
+    state["velocity"] = [np.zeros_like(p) for p in params]
+    moved, _ = optimizers.sgd(0.1, momentum=0.9).update(params, still, state)
+    for got, want in zip(moved, params, strict=True):
+        assert got.tobytes() == want.tobytes()
+
+
+def test_large_arrays_are_left_as_they_are() -> None:
+    given = [np.zeros(2**15, np.float32), np.zeros(1, np.float32)]
+    (same,), _ = bundles.bundled(arrays.namespace(*given), given)
+    assert same[0] is given[0]
+    assert same[1] is given[1]
+
+
+def test_a_gradient_that_does_not_fit_is_named_in_a_bundle_too() -> None:
+    params, state = trajectory(OPTIMIZERS["sgd"], DTYPES["one dtype"], {})
+    grads = small(3, DTYPES["one dtype"])
+    grads[1] = np.zeros(6, np.float32)
+    with pytest.raises(ValueError, match=r"params\[1\] and grads\[1\] must have the same shape"):
+        OPTIMIZERS["sgd"].update(params, grads, state)

@@ -11,7 +11,17 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from refimpl import arrays, models, numpy_forms, numpy_products, numpy_threads, optimizers, trainer
+from refimpl import (
+    arrays,
+    losses,
+    models,
+    numpy_forms,
+    numpy_products,
+    numpy_stacks,
+    numpy_threads,
+    optimizers,
+    trainer,
+)
 from refimpl.arrays import all_but_smallest, any_nan, matmul, present, smallest, where_or_zero
 from refimpl.clipping import clip_global_norm, clip_norm, global_norm
 from refimpl.layers import avg_pool2d, conv2d, conv2d_in_cache, relu
@@ -408,6 +418,7 @@ def test_a_model_spares_the_dx_that_nobody_needs() -> None:
         same_bits(one, other)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("which", range(3), ids=["x", "weight", "dy"])
 @pytest.mark.parametrize("geometry", ["plain", "padding"])
@@ -577,3 +588,110 @@ def test_products_in_pieces(
     same_bits(*answers)
     assert answers[0].dtype == np.float32
     assert (abs(answers[0] - exact) <= 2 * k * UNIT["float32"] * size).all()
+
+
+# A model of dense layers and ReLU in one loop, and the loss by index.
+
+DENSE, RELU = {"operation": "layer.dense", "units": 1}, {"operation": "layer.relu"}
+STACKS: dict[str, list[dict[str, Any]]] = {
+    "two layers": [DENSE, RELU, DENSE],
+    "only dense": [DENSE, DENSE],
+    "relu first and last": [RELU, DENSE, DENSE, RELU],
+}
+
+
+def layer_by_layer(monkeypatch: pytest.MonkeyPatch, function: Callable[[], Any]) -> Any:
+    with monkeypatch.context() as patch:
+        patch.setattr(numpy_stacks, "run", lambda *_: None)
+        return function()
+
+
+def gradients(model: Any, params: Any, x: Any, with_dx: bool) -> list[Any]:
+    y, backprop, _ = models.run(model, params, x)
+    dx, grads = backprop(normal(3, y.shape, y.dtype), with_dx=with_dx)
+    return [y, dx, *grads]
+
+
+@pytest.mark.parametrize("name", STACKS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("with_dx", [True, False])
+@pytest.mark.parametrize("rows", [0, 1, 7])
+def test_a_stack_of_dense_layers(
+    name: str, dtype: str, with_dx: bool, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = [normal(i, s, dtype) for i, s in enumerate([(5, 4), (4,), (4, 3), (3,)])]
+    x = normal(9, (rows, 5), dtype)
+    if rows > 1:
+        x[0, :3], x[1, 0] = [0.0, -0.0, np.nan], np.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        assert numpy_stacks.run(STACKS[name], params, x) is not None
+        got = gradients(STACKS[name], params, x, with_dx)
+        known = layer_by_layer(monkeypatch, lambda: gradients(STACKS[name], params, x, with_dx))
+    for one, other in zip(got, known, strict=True):
+        assert (one is None) is (other is None)
+        if one is not None:
+            same_bits(one, other)
+
+
+@pytest.mark.parametrize(
+    ("model", "shapes", "dtype"),
+    [
+        ([RELU], [], "float32"),
+        ([DENSE, {**RELU, "nan": "zero"}], [(5, 4), (4,)], "float32"),
+        ([DENSE, {"operation": "layer.tanh"}], [(5, 4), (4,)], "float32"),
+        ([DENSE], [(5, 4), (4,), (4,)], "float32"),
+        ([DENSE], [(6, 4), (4,)], "float32"),
+        ([DENSE], [(5, 4), (5,)], "float32"),
+        ([DENSE, DENSE], [(5, 4), (4,)], "float32"),
+        ([DENSE], [(5, 4), (4,)], "float16"),
+        ([DENSE], [(5, 2**18), (2**18,)], "float32"),
+    ],
+    ids=[
+        "no-parameter",
+        "dial",
+        "tanh",
+        "too-many",
+        "shape",
+        "bias",
+        "too-few",
+        "16-bits",
+        "large",
+    ],
+)
+def test_what_is_no_small_stack(model: Any, shapes: Any, dtype: str) -> None:
+    params = [np.zeros(shape, dtype) for shape in shapes]
+    assert numpy_stacks.run(model, params, np.zeros((7, 5), dtype)) is None
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("shape", [(0, 3), (1, 1), (5, 1), (6, 4), (70, 9)])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_softmax_cross_entropy(
+    dtype: str, shape: tuple[int, int], reduction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = normal(5, shape, dtype) * 9
+    targets = np.random.default_rng(6).integers(0, shape[1], shape[0])
+    if shape[0] > 5:
+        logits[0], logits[1, 0], logits[2, 1], logits[3, 2] = -0.0, np.inf, -np.inf, np.nan
+        targets[2] = 1
+
+    def run() -> Any:
+        options = {"empty_mean": "undefined"} if shape[0] == 0 else {}
+        loss, backprop = losses.softmax_cross_entropy(logits, targets, reduction, **options)
+        return loss, backprop(), backprop()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for one, other in zip(run(), portable(monkeypatch, run), strict=True):
+            same_bits(np.asarray(one), np.asarray(other))
+
+
+@pytest.mark.parametrize("target", [-1, 4, -(2**63), 2**63 - 1])
+def test_a_target_outside_the_classes(target: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> None:
+        with pytest.raises(ValueError, match="less than the 4 classes"):
+            losses.softmax_cross_entropy(normal(1, (2, 4)), np.array([3, target]))
+
+    refused()
+    portable(monkeypatch, refused)

@@ -1,0 +1,108 @@
+"""Several arrays joined into one, where starting an operation takes longer than the operation.
+
+On a device, and with arrays as small as a small model's on any processor, one operation on one long
+array is quicker than one on each. Joining costs a copy; a :class:`Bundle` spares it: a list of
+arrays that were cut from longer ones, and that still knows them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from operator import is_
+
+import array_api_compat
+
+from . import arrays, numpy_forms
+from .arrays import Array, DType, Namespace
+
+
+class Cut:
+    """How a list of arrays is joined, one flat array for each dtype, and cut again."""
+
+    def __init__(self, xp: Namespace, given: Sequence[Array]) -> None:
+        """Take the shapes and dtypes of a list; no element is looked at."""
+        self.xp, self.shapes = xp, [array.shape for array in given]
+        groups: dict[DType, list[int]] = {}
+        for place, array in enumerate(given):
+            groups.setdefault(array.dtype, []).append(place)
+        self.groups = list(groups.values())
+        self.slices = [slice(0, 0)] * len(given)
+        for group in self.groups:
+            start = 0
+            for place in group:
+                stop = start + math.prod(self.shapes[place])
+                self.slices[place] = slice(start, stop)
+                start = stop
+        self.reshape = numpy_forms.reshape if arrays.is_numpy(xp) else xp.reshape
+
+    def join(self, given: Sequence[Array]) -> list[Array]:
+        """Return the flat arrays that hold a list of these shapes; those of a bundle are there already."""
+        known = intact(given)
+        return (
+            [self._joined(given, group) for group in self.groups] if known is None else known.wholes
+        )
+
+    def _joined(self, given: Sequence[Array], group: list[int]) -> Array:
+        chosen = [given[place] for place in group]
+        if arrays.is_numpy(self.xp):
+            return numpy_forms.join(chosen)
+        return self.xp.concat([self.xp.reshape(array, (-1,)) for array in chosen])
+
+    def part(self, wholes: Sequence[Array]) -> Bundle:
+        """Return the list of which these are the flat arrays."""
+        views: list[Array] = [None] * len(self.shapes)
+        for whole, group in zip(wholes, self.groups, strict=True):
+            for place in group:
+                views[place] = self.reshape(whole[self.slices[place]], self.shapes[place])
+        return Bundle(views, wholes, self)
+
+
+class Bundle(list[Array]):
+    """A list of arrays that are views of the flat arrays ``wholes``."""
+
+    def __init__(self, views: Sequence[Array], wholes: Sequence[Array], cut: Cut) -> None:
+        """Remember the views, so that :func:`intact` can tell whether one was replaced."""
+        super().__init__(views)
+        self.views, self.wholes, self.cut = tuple(views), list(wholes), cut
+
+
+def intact(given: Sequence[Array | None]) -> Bundle | None:
+    """Return a bundle of which no entry has been replaced, so that its wholes are still its own."""
+    if not isinstance(given, Bundle) or len(given) != len(given.views):
+        return None
+    return given if all(map(is_, given, given.views)) else None
+
+
+def cut_of(xp: Namespace, given: Sequence[Array]) -> Cut:
+    """Return how a list is cut, or would be."""
+    known = intact(given)
+    return Cut(xp, given) if known is None else known.cut
+
+
+def bundled(
+    xp: Namespace, *lists: Sequence[Array]
+) -> tuple[list[list[Array]], Callable[[Sequence[Array]], list[Array]]]:
+    """Return lists of arrays joined, and the function that parts such a list: :meth:`Cut.part`.
+
+    All lists have the shapes of the first, and where its arrays have one dtype those of the others
+    do too. The arrays stay as they are where operations on each of them cost no more than one on all.
+    """
+    if len(lists[0]) < 2 or not start_slowly(xp, lists[0]):
+        return [list(each) for each in lists], list
+    cut = cut_of(xp, lists[0])
+    return [cut.join(each) for each in lists], cut.part
+
+
+def start_slowly(xp: Namespace, given: Sequence[Array]) -> bool:
+    """Say whether operations on each of the arrays cost more than one on all of them."""
+    if arrays.is_numpy(xp):
+        return intact(given) is not None or numpy_forms.are_small(given)
+    return arrays.FAST_FORMS and array_api_compat.is_cupy_namespace(xp)
+
+
+def cut_alike(*lists: Sequence[Array | None]) -> bool:
+    """Say whether the lists are known to have the same shapes, each in one dtype, without a look at them."""
+    bundles = [intact(each) for each in lists]
+    cuts = [None if bundle is None else bundle.cut for bundle in bundles]
+    return cuts[0] is not None and len(cuts[0].groups) == 1 and all(cut is cuts[0] for cut in cuts)
