@@ -16,6 +16,8 @@ import array_api_compat
 from . import arrays, numpy_forms
 from .arrays import Array, DType, Namespace
 
+Part = Callable[[list[Array]], list[Array]]
+
 
 class Cut:
     """How a list of arrays is joined, one flat array for each dtype, and cut again."""
@@ -49,22 +51,32 @@ class Cut:
             return numpy_forms.join(chosen)
         return self.xp.concat([self.xp.reshape(array, (-1,)) for array in chosen])
 
-    def part(self, wholes: Sequence[Array]) -> Bundle:
+    def part(self, wholes: list[Array]) -> Bundle:
         """Return the list of which these are the flat arrays."""
-        views: list[Array] = [None] * len(self.shapes)
+        whole_of = wholes * len(self.shapes) if len(wholes) == 1 else self._in_order(wholes)
+        pieces = zip(whole_of, self.slices, self.shapes, strict=True)
+        return Bundle([self.reshape(w[where], shape) for w, where, shape in pieces], wholes, self)
+
+    def _in_order(self, wholes: list[Array]) -> list[Array]:
+        """Return for each place the flat array that it is a piece of."""
+        order: list[Array] = [None] * len(self.shapes)
         for whole, group in zip(wholes, self.groups, strict=True):
             for place in group:
-                views[place] = self.reshape(whole[self.slices[place]], self.shapes[place])
-        return Bundle(views, wholes, self)
+                order[place] = whole
+        return order
 
 
 class Bundle(list[Array]):
     """A list of arrays that are views of the flat arrays ``wholes``."""
 
-    def __init__(self, views: Sequence[Array], wholes: Sequence[Array], cut: Cut) -> None:
+    def __init__(self, views: list[Array], wholes: list[Array], cut: Cut) -> None:
         """Remember the views, so that :func:`intact` can tell whether one was replaced."""
         super().__init__(views)
-        self.views, self.wholes, self.cut = tuple(views), list(wholes), cut
+        self.views, self.wholes, self.cut = views, wholes, cut
+
+    def copy(self) -> Bundle:
+        """Return another list of the same arrays."""
+        return Bundle(self.views, self.wholes, self.cut)
 
 
 def intact(given: Sequence[Array | None]) -> Bundle | None:
@@ -80,29 +92,34 @@ def cut_of(xp: Namespace, given: Sequence[Array]) -> Cut:
     return Cut(xp, given) if known is None else known.cut
 
 
-def bundled(
-    xp: Namespace, *lists: Sequence[Array]
-) -> tuple[list[list[Array]], Callable[[Sequence[Array]], list[Array]]]:
+def bundled(xp: Namespace, *lists: Sequence[Array]) -> tuple[list[list[Array]], Part]:
     """Return lists of arrays joined, and the function that parts such a list: :meth:`Cut.part`.
 
     All lists have the shapes of the first, and where its arrays have one dtype those of the others
     do too. The arrays stay as they are where operations on each of them cost no more than one on all.
     """
+    already = bundled_already(*lists)
+    if already is not None:
+        return already
     if len(lists[0]) < 2 or not start_slowly(xp, lists[0]):
         return [list(each) for each in lists], list
     cut = cut_of(xp, lists[0])
     return [cut.join(each) for each in lists], cut.part
 
 
+def bundled_already(
+    *lists: Sequence[Array | None],
+) -> tuple[list[list[Array]], Part] | None:
+    """Return what :func:`bundled` does if the lists are known to fit, each in one dtype, else None."""
+    bundles = [known for each in lists if (known := intact(each)) is not None]
+    cut = bundles[0].cut if len(bundles) == len(lists) else None
+    if cut is None or len(cut.groups) > 1 or any(known.cut is not cut for known in bundles):
+        return None
+    return [known.wholes for known in bundles], cut.part
+
+
 def start_slowly(xp: Namespace, given: Sequence[Array]) -> bool:
     """Say whether operations on each of the arrays cost more than one on all of them."""
     if arrays.is_numpy(xp):
-        return intact(given) is not None or numpy_forms.are_small(given)
+        return numpy_forms.are_small(given)
     return arrays.FAST_FORMS and array_api_compat.is_cupy_namespace(xp)
-
-
-def cut_alike(*lists: Sequence[Array | None]) -> bool:
-    """Say whether the lists are known to have the same shapes, each in one dtype, without a look at them."""
-    bundles = [intact(each) for each in lists]
-    cuts = [None if bundle is None else bundle.cut for bundle in bundles]
-    return cuts[0] is not None and len(cuts[0].groups) == 1 and all(cut is cuts[0] for cut in cuts)

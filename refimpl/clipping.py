@@ -28,7 +28,7 @@ from .arrays import (
     present,
     scalar,
 )
-from .bundles import Bundle, bundled
+from .bundles import bundled, intact
 from .norms import NormClip, NormDials, clipped, clipper, scaled_norm, unchanged
 
 Grads = Sequence[Array | None]
@@ -84,10 +84,11 @@ def measure_global_norm(
     finite. ``clip`` holds the threshold, the order and the dials; the rest is that of the whole.
     """
     checks.choice("duplicates", duplicates, ("once", "twice", "twice_in_place"))
-    given = grads if isinstance(grads, Bundle) else present(grads)
+    known = intact(grads)
+    given = known or present(grads)
     if not given:
         return _no_norm(), lambda: list(grads)
-    unique = _unique(given)
+    unique = known or _unique(given)
     xp = namespace(*unique)
     # Sums in a narrow dtype are kept apart: joined, they could overflow where each alone does not.
     joins = duplicates == "once" and clip.accumulate == "float32_or_wider"
@@ -97,7 +98,7 @@ def measure_global_norm(
     def apply() -> list[Array | None]:
         scale = clipper(scaled, clip, reuse=reuse)
         if scale is unchanged:
-            return grads if isinstance(grads, Bundle) else list(grads)
+            return known.copy() if known else list(grads)
 
         def scaled_each_time(g: Array) -> Array:
             result = g

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import numpy_threads
+from .numpy_memory import empty
 
 _RANGE = {
     4: (2.0**-126, float(np.finfo(np.float32).max)),
@@ -29,8 +30,8 @@ SAMPLE = 2**14
 SAMPLED_FROM = 2**18
 """From so many entries on, a selection looks at a sample first."""
 
-BLOCK = 2**15
-"""So many elements go through a chain of operations at once: a dozen arrays of them fit the cache."""
+BLOCK = 2**17
+"""So many elements go through a chain of operations at once: a few arrays of them fit a core's cache."""
 
 THREADED_FROM = 2**18
 """From so many elements on, more than one thread is worth waking."""
@@ -135,7 +136,7 @@ def elementwise(function: Callable[..., Any], arrays: Sequence[Any]) -> Any:
         return function(*arrays)
     flat = [array.reshape(size) for array in arrays]
     blocks = function(*[array[:BLOCK] for array in flat])
-    results = [np.empty(size, block.dtype) for block in blocks]
+    results = [empty((size,), block.dtype) for block in blocks]
 
     def work(starts: range) -> None:
         for start in starts:
@@ -157,7 +158,7 @@ def by_rows(function: Callable[[Any], Any], array: Any) -> Any:
         return function(array)
     first, *parts = numpy_threads.dealt(len(array))
     begun = function(array[first])
-    result = np.empty((len(array), *begun.shape[1:]), begun.dtype)
+    result = empty((len(array), *begun.shape[1:]), begun.dtype)
     result[first] = begun
 
     def work(rows: slice) -> None:

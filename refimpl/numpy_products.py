@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .numpy_memory import empty
 from .numpy_threads import dealt, in_parallel
 
 SMALL = 2**19
@@ -40,7 +41,7 @@ def product(a: Any, b: Any) -> Any:
         left, right = _columns(a, whole, at_once), b[:whole].reshape(count, at_once, n)
         sums = in_parallel(lambda: lambda part: np.matmul(left[part], right[part]).sum(0), parts)
         return sum(sums, np.matmul(a[:, whole:], b[whole:]))
-    out = np.empty((rows, n), a.dtype)
+    out = empty((rows, n), a.dtype)
     if rows == longest:
         left, right = a[:whole].reshape(count, at_once, k), np.broadcast_to(b, (count, k, n))
         pieces = out[:whole].reshape(count, at_once, n)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -16,7 +16,7 @@ from .arrays import (
     namespace,
     through_float32,
 )
-from .bundles import bundled, cut_alike
+from .bundles import Part, bundled, bundled_already
 
 Arrays = Sequence[Array | None]
 State = dict[str, list[Any]]
@@ -82,16 +82,13 @@ def optimizer(
             step + (count_absent or grad is not None)
             for step, grad in zip(state["step"], grads, strict=True)
         ]
-        for places in _alike(steps, grads, before):
-            every = len(places) == len(params)
-            columns = [c if every else [c[place] for place in places] for c in (*before, grads)]
-            xp = namespace(columns[0][0], columns[-1][0])
-            joined, part = bundled(xp, *columns)
+        for places, joined, part in _together(steps, grads, before):
+            xp = namespace(joined[0][0], joined[-1][0])
             move = partial(moved, xp, rate, steps[places[0]])
             made = [elementwise(xp, move, *entry) for entry in zip(*joined, strict=True)]
             for number, column in enumerate(zip(*made, strict=True)):
-                parts = part(column)
-                if every:
+                parts = part(list(column))
+                if len(places) == len(params):
                     after[number] = parts
                     continue
                 for place, value in zip(places, parts, strict=True):
@@ -118,13 +115,19 @@ def optimizer(
     return Optimizer(init, update)
 
 
-def _alike(steps: list[int], grads: Arrays, before: Sequence[Sequence[Array]]) -> list[list[int]]:
-    """Return the places of gradients whose parameters one computation can move: of one step and dtype.
+def _together(
+    steps: list[int], grads: Arrays, before: Sequence[Sequence[Array]]
+) -> Iterator[tuple[Sequence[int], list[list[Array]], Part]]:
+    """Yield the places of arrays that one computation can move, of one step and dtype, and these bundled.
 
-    Raises ValueError for a gradient that does not fit its parameter, the first in ``before``.
+    They are the parameters and what the state has of them, in ``before``, and the gradients last.
+    Raises ValueError for a gradient that does not fit its parameter.
     """
-    if steps and len(set(steps)) == 1 and cut_alike(*before, grads):
-        return [list(range(len(steps)))]
+    if steps and steps.count(steps[0]) == len(steps):
+        known = bundled_already(*before, grads)
+        if known is not None:
+            yield range(len(steps)), *known
+            return
     groups: dict[tuple[Any, ...], list[int]] = {}
     for index, (grad, param, *slots) in enumerate(zip(grads, *before, strict=True)):
         if grad is None:
@@ -133,4 +136,6 @@ def _alike(steps: list[int], grads: Arrays, before: Sequence[Sequence[Array]]) -
         checks.same_shape(f"params[{index}]", param, f"grads[{index}]", grad)
         kind = steps[index], *[array.dtype for array in (grad, param, *slots)]
         groups.setdefault(kind, []).append(index)
-    return list(groups.values())
+    for places in groups.values():
+        columns = [[each[place] for place in places] for each in (*before, grads)]
+        yield places, *bundled(namespace(columns[0][0]), *columns)

@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from ..numpy_memory import empty
 from ..numpy_products import multiply, transposed_product
 from ..numpy_threads import PARTS, dealt, in_parallel
 from .windows import Axis
 
-CACHE = 2**20
-"""Bytes of windows, and of what is computed from them, at once: half of what a core has for itself."""
+CACHE = 2**21
+"""Bytes of windows, and of what is computed from them, at once: what a core has for itself."""
 
 THREADED_FROM = 2**23
 """From so many multiplications on, more than one thread is worth waking."""
@@ -45,7 +46,7 @@ def correlate(
     worthwhile = windows.size * outer >= THREADED_FROM
     parts = _parts(blocks, PARTS if worthwhile else 1)
     flat_weight = np.reshape(weight, (-1, outer))
-    y = np.empty((*windows.shape[:3], outer), x.dtype)
+    y = empty((*windows.shape[:3], outer), x.dtype)
     row_bias = None if bias is None else np.tile(bias, columns.outputs)
 
     def prepare() -> Callable[[list[Block]], None]:
@@ -63,7 +64,7 @@ def correlate(
     in_parallel(prepare, parts)
 
     def backprop(dy: Any, with_dx: bool) -> tuple[Any | None, Any, Any | None]:
-        dpadded = np.empty(padded.shape, x.dtype) if with_dx else None
+        dpadded = empty(padded.shape, x.dtype) if with_dx else None
         # A zero beside the row stands for no dy, which an infinite weight would make NaN.
         in_rows = columns.stride == columns.dilation == 1 and bool(np.isfinite(weight).all())
         spreading = _spread_rows if in_rows else _spread_taps
