@@ -87,10 +87,13 @@ class NormClip:
 
 @dataclass(frozen=True)
 class ScaledNorm:
-    """A norm as ``mantissa / scale``: the two parts stay representable where their product may not."""
+    """A norm as ``mantissa / scale``: the two parts stay representable where their quotient may not.
+
+    Without a scale the mantissa is the norm, and far from the limits of its dtype.
+    """
 
     mantissa: Array
-    scale: Array
+    scale: Array | None
     norm: Array
 
 
@@ -109,9 +112,7 @@ def scaled_norm(
         squares = sum_of_squares(xp, grads, dtype)
         if squares is not None:
             norm = scalar(xp, math.sqrt(squares), grads[0], dtype)
-            _, exponent = math.frexp(math.sqrt(squares))
-            scale = scalar(xp, 2.0**-exponent, grads[0], dtype)
-            return ScaledNorm(norm * scale, scale, norm)
+            return ScaledNorm(norm, None, norm)
     with quiet(xp):
         return _scaled_norm(xp, grads, dtype, clip, axis)
 
@@ -215,8 +216,12 @@ def clipper(
             # rounded to float32 it could become infinite, and so another limit
             c = min(c, _LARGEST_FLOAT32)
         limit = scalar(xp, c, norm.norm, dtype)
-    with quiet(xp):
-        small, coefficient = factors(xp, norm, limit, clip)
+    usual = _usual(xp, norm, limit, clip)
+    if usual is None:
+        with quiet(xp):
+            small, coefficient = factors(xp, norm, limit, clip)
+    else:
+        small, coefficient = scalar(xp, 1.0, usual), usual
     bound = binding(xp, (small, coefficient))
     if not bound:
         return unchanged
@@ -261,24 +266,31 @@ def _is_complex(xp: Namespace, dtype: Any) -> bool:
 
 def factors(xp: Namespace, norm: ScaledNorm, c: Array, clip: NormClip) -> tuple[Array, Array]:
     """Return the factor c/n as a product of two, so that neither underflows where g·c/n does not."""
-    n = norm.mantissa / norm.scale
-    if clip.eps_at == "none" and clip.at_equal == clip.below_limit == "unchanged":
-        usual = usual_factor(xp, n, c)
-        if usual is not None:
-            return scalar(xp, 1.0, n), usual
+    mantissa, scale = norm.mantissa, norm.scale
+    if scale is None:
+        scale = _power_of_two_near(xp, mantissa)
+        mantissa = mantissa * scale
+    n = mantissa / scale
     eps = scalar(xp, clip.eps, n)
     one, nan = xp.ones_like(n), xp.full_like(n, math.nan)
     bottom = {"none": n, "denominator": n + eps, "max": xp.maximum(n, eps * one)}[clip.eps_at]
     direct = c / bottom
     tiny = 2.0**-126 if n.dtype == xp.float32 else 2.0**-1022
     split = (xp.abs(direct) < tiny) & xp.isfinite(n) & (n > 0) & (c != 0)
-    first = xp.where(split, norm.scale, one)
-    second = xp.where(split, c / norm.mantissa, direct)
+    first = xp.where(split, scale, one)
+    second = xp.where(split, c / mantissa, direct)
     binds = (n >= c) if clip.at_equal == "rescaled" else (bottom > c)
     second = xp.where(binds, second, c * (one / c) if clip.below_limit == "rescaled" else one)
     at_zero = (n == 0) & (c == 0)
     second = xp.where(at_zero, c if clip.zero_over_zero == "zero" else nan, second)
     return first, _guard_nonfinite(xp, n, c, second, clip)
+
+
+def _usual(xp: Namespace, norm: ScaledNorm, c: Array, clip: NormClip) -> Array | None:
+    """Return the factor c/n, or 1, where nothing is at an edge and it can be told cheaply, else None."""
+    if norm.scale is not None or clip.eps_at != "none" or clip.at_equal != clip.below_limit:
+        return None
+    return usual_factor(xp, norm.mantissa, c) if clip.at_equal == "unchanged" else None
 
 
 def _guard_nonfinite(xp: Namespace, n: Array, c: Array, factor: Array, clip: NormClip) -> Array:

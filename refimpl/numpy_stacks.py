@@ -66,7 +66,7 @@ def run(
         for number in range(len(inputs) - 1, -1, -1):
             given, weight = inputs[number]
             if weight is None:
-                dy = where_or_zero(~(given <= 0), dy)
+                dy = where_or_zero(~(given <= zero), dy)
                 continue
             place -= 2
             np.matmul(given.T, dy, out=grads[place])

@@ -53,6 +53,7 @@ def _scaled_root(operation: str) -> tuple[str, dict[str, str]]:
     """Return the norm of the gradient whose squares overflow, with its numbers."""
     grads = case(f"{operation}/square-overflow-f32").inputs["grads"]
     found = norms.scaled_norm(grads, norms.NormClip(1.0))
+    assert found.scale is not None  # its squares overflow
     a, b = (exact(value * found.scale) for value in grads[0])
     exponent = exact(int(np.log2(found.scale)))
     values = {"a": a, "b": b, "e": exponent, "n": exact(found.norm)}
