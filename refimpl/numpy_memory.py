@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections import defaultdict
 from collections.abc import Sequence
 from threading import Lock
 from typing import Any
@@ -18,12 +17,12 @@ from typing import Any
 import numpy as np
 
 SMALLEST, LARGEST = 2**18, 2**27
-"""Of so many bytes a block is worth keeping, and so many may be kept."""
+"""A block of fewer bytes is not worth keeping, and one of more is too much to keep."""
 
 KEPT = 2**28
 """So many bytes in all may wait for their next use."""
 
-_blocks: dict[int, list[Any]] = defaultdict(list)
+_blocks: dict[int, list[Any]] = {}
 _lock = Lock()
 
 
@@ -34,30 +33,33 @@ def empty(shape: Sequence[int], dtype: Any) -> Any:
     if not SMALLEST <= size <= LARGEST:
         return np.empty(shape, dtype)
     with _lock:
-        for block in _blocks[size]:
-            if sys.getrefcount(block) == _UNUSED:
-                return np.ndarray(shape, dtype, block)
-        _forget(size)
-        block = np.empty(size, np.uint8)
-        _blocks[size].append(block)
-        return np.ndarray(shape, dtype, block)
+        blocks = _blocks.setdefault(size, [])
+        unused = _unused(blocks)
+        if not unused:
+            _forget(size)
+            unused = [len(blocks)]
+            blocks.append(np.empty(size, np.uint8))
+        return np.ndarray(shape, dtype, blocks[unused[0]])
+
+
+def _unused(blocks: list[Any]) -> list[int]:
+    return [index for index, count in enumerate(_references(blocks)) if count == _UNUSED]
+
+
+def _references(blocks: list[Any]) -> list[int]:
+    return [sys.getrefcount(block) for block in blocks]
+
+
+(_UNUSED,) = _references([np.empty(1, np.uint8)])
+"""What is counted of a block that only its list refers to, which differs from one Python to the next."""
 
 
 def _forget(wanted: int) -> None:
-    """Free unused blocks, the longest unused sizes first, until as many bytes more may be kept."""
-    free = [
-        (size, index)
-        for size, blocks in _blocks.items()
-        for index in range(len(blocks))
-        if sys.getrefcount(blocks[index]) == _UNUSED - 1
-    ]
-    excess = sum(size for size, _ in free) + wanted - KEPT
-    for size, index in reversed(free):
-        if excess <= 0:
-            return
-        del _blocks[size][index]
-        excess -= size
-
-
-_UNUSED = 3
-"""References to a block in a loop over its list: the list's, the loop's, and the question's."""
+    """Free blocks that nobody uses, until so many bytes more may be kept."""
+    waiting = {size: _unused(blocks) for size, blocks in _blocks.items()}
+    excess = sum(size * len(unused) for size, unused in waiting.items()) + wanted - KEPT
+    for size, unused in waiting.items():
+        for index in reversed(unused):
+            if excess > 0:
+                del _blocks[size][index]
+                excess -= size
