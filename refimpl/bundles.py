@@ -41,9 +41,9 @@ class Cut:
     def join(self, given: Sequence[Array]) -> list[Array]:
         """Return the flat arrays that hold a list of these shapes; those of a bundle are there already."""
         known = intact(given)
-        return (
-            [self._joined(given, group) for group in self.groups] if known is None else known.wholes
-        )
+        if known is not None:
+            return known.wholes
+        return [self._joined(given, group) for group in self.groups]
 
     def _joined(self, given: Sequence[Array], group: list[int]) -> Array:
         chosen = [given[place] for place in group]
@@ -77,6 +77,10 @@ class Bundle(list[Array]):
     def copy(self) -> Bundle:
         """Return another list of the same arrays."""
         return Bundle(self.views, self.wholes, self.cut)
+
+    def __reduce__(self) -> tuple[type[list[Array]], tuple[list[Array]]]:
+        """Be copied as a plain list: copies of the arrays are no views of copies of the wholes."""
+        return list, (list(self),)
 
 
 def intact(given: Sequence[Array | None]) -> Bundle | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -211,6 +212,27 @@ def test_an_entry_that_was_replaced_is_seen() -> None:
     moved, _ = optimizers.sgd(0.1, momentum=0.9).update(params, still, state)
     for got, want in zip(moved, params, strict=True):
         assert got.tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy], ids=["copy", "deepcopy"])
+def test_a_copy_is_a_plain_list(copied: Any) -> None:
+    params, state = trajectory(OPTIMIZERS["sgd"], DTYPES["one dtype"], {})
+    params = copied(params)
+    params[0][...] = 7.0
+    still = [np.zeros_like(p) for p in params]
+    state["velocity"] = [np.zeros_like(p) for p in params]
+    moved, _ = optimizers.sgd(0.1, momentum=0.9).update(params, still, state)
+    assert type(params) is list
+    assert (moved[0] == 7.0).all()
+
+
+def test_what_is_written_into_an_entry_is_seen() -> None:
+    params, state = trajectory(OPTIMIZERS["sgd"], DTYPES["one dtype"], {})
+    params[0][...] = 7.0
+    still = [np.zeros_like(p) for p in params]
+    state["velocity"] = [np.zeros_like(p) for p in params]
+    moved, _ = optimizers.sgd(0.1, momentum=0.9).update(params, still, state)
+    assert (moved[0] == 7.0).all()
 
 
 def test_large_arrays_are_left_as_they_are() -> None:
