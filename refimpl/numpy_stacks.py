@@ -60,8 +60,8 @@ def run(
 
     def backprop(dy: Any, with_dx: bool = True) -> tuple[Any, list[Any]]:
         check_upstream(dy, y)
-        whole = np.empty(sum([param.size for param in params]), dtype)
-        grads = cut_of(namespace(y), params).part([whole])
+        cut = cut_of(namespace(y), params)
+        grads = cut.part([np.empty(cut.slices[-1].stop, dtype)])
         place = count
         for number in range(len(inputs) - 1, -1, -1):
             given, weight = inputs[number]

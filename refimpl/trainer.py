@@ -390,7 +390,7 @@ def _options(description: Description) -> dict[str, Any]:
 
 
 def _at(name: str, value: float | Sequence[float], step: int) -> float:
-    if isinstance(value, int | float):
+    if isinstance(value, (int, float)):
         return value
     if step >= len(value):
         raise ValueError(f"{name} is given for {len(value)} steps, but this is step {step}")
