@@ -24,7 +24,7 @@ def _paired(owners: list[Any], attributes: list[Any]) -> Iterator[tuple[Any, Any
     return zip(owners, attributes, strict=True)
 
 
-def _trajectory(
+def trajectory(
     optimizer_class: Any, params: list[Tensor], grads: list[Tensors], lr: Any, **options: Any
 ) -> Outputs:
     """Step an optimiser through the given gradients; ``lr`` is a number or one per step."""
@@ -47,13 +47,13 @@ def _trajectory(
 @operations.operation("optim.sgd")
 def optim_sgd(params: list[Tensor], grads: list[Tensors], *, lr: Any, **options: Any) -> Outputs:
     """``torch.optim.SGD``."""
-    return _trajectory(torch.optim.SGD, params, grads, lr, **options)
+    return trajectory(torch.optim.SGD, params, grads, lr, **options)
 
 
 def _adam(
     optimizer_class: Any, params: Any, grads: Any, *, beta1: float, beta2: float, **options: Any
 ) -> Outputs:
-    return _trajectory(optimizer_class, params, grads, betas=(beta1, beta2), **options)
+    return trajectory(optimizer_class, params, grads, betas=(beta1, beta2), **options)
 
 
 @operations.operation("optim.adam")
@@ -71,7 +71,7 @@ def optim_adamw(params: list[Tensor], grads: list[Tensors], **options: Any) -> O
 @operations.operation("optim.rmsprop")
 def optim_rmsprop(params: list[Tensor], grads: list[Tensors], **options: Any) -> Outputs:
     """``torch.optim.RMSprop``."""
-    return _trajectory(torch.optim.RMSprop, params, grads, **options)
+    return trajectory(torch.optim.RMSprop, params, grads, **options)
 
 
 @operations.operation("optim.adagrad")
@@ -80,4 +80,4 @@ def optim_adagrad(
 ) -> Outputs:
     """``torch.optim.Adagrad``."""
     start = {"initial_accumulator_value": initial_accumulator}
-    return _trajectory(torch.optim.Adagrad, params, grads, **start, **options)
+    return trajectory(torch.optim.Adagrad, params, grads, **start, **options)

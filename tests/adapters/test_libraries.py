@@ -113,6 +113,44 @@ def test_sklearn_shrinks_rows_and_squares() -> None:
     close(net["weights"][0], 1, 0, 2)
 
 
+def test_pytorch_optimizer_clips_each_unit_by_its_weights() -> None:
+    # Columns are units, as for timm below; rows are where the library itself has them.
+    grads, weights = [number([3, 0.03], [4, 0])], [number([0, 2], [5, 1])]
+    asked = {"grads": grads, "weights": weights}
+    found = run("pytorch_optimizer", "clip.unitwise", asked, clipping=0.1, unit_axis=1, eps=1e-3)
+    close(found["grads"][0], [0.3, 0.03], [0.4, 0])
+    # Of three axes two have the units: (3, 4) along the middle axis, against weights (0, 5).
+    asked = {"grads": [number([[3], [4]])], "weights": [number([[0], [5]])]}
+    found = run(
+        "pytorch_optimizer", "clip.unitwise", asked, clipping=0.1, unit_axis=[0, 2], eps=1e-3
+    )
+    close(found["grads"][0], [[0.3], [0.4]])
+
+
+def test_pytorch_optimizer_measures_where_it_does_not_clip() -> None:
+    found = run(
+        "pytorch_optimizer", "clip.global_norm", {"grads": [number(3, -4)]}, max_norm=0.0, ord=2
+    )
+    close(found["grads"][0], 3, -4)
+    close(found["total_norm"], 5)
+
+
+def test_pytorch_optimizer_decays_through_the_gradient_or_beside_it() -> None:
+    steps = {"params": [number(10, 2)], "grads": [[number(3, -4)], [number(1, 1)]]}
+    plain = {"momentum": 0.0, "dampening": 0.0, "nesterov": False, "weight_decay": 0.1}
+    found = run("pytorch_optimizer", "optim.sgd", steps, lr=[0.5, 1.0], **plain)
+    # 10 - 0.5·(3 + 0.1·10), then 8 - (1 + 0.1·8)
+    close(found["params"][0][0], 8, 3.9)
+    close(found["params"][1][0], 6.2, 2.51)
+    first = {"params": [number(10, 2)], "grads": [[number(3, -4)]]}
+    adam = {"beta1": 0.9, "beta2": 0.99, "eps": 0.0, "weight_decay": 0.1, "amsgrad": False}
+    # The first step of Adam is lr towards the sign; beside it 10 and 2 lose a twentieth.
+    found = run("pytorch_optimizer", "optim.adam", first, lr=0.5, **adam)
+    close(found["params"][0][0], 9.5, 2.5)
+    found = run("pytorch_optimizer", "optim.adamw", first, lr=0.5, **adam)
+    close(found["params"][0][0], 9, 2.4)
+
+
 def test_timm_clips_each_unit_by_its_weights() -> None:
     # Columns are units: (3, 4) of norm 5 may have 0.1 · 5 against weights (0, 5); (0.03, 0) is inside.
     found = run(
