@@ -161,6 +161,22 @@ def where_or_zero(xp: Namespace, kept: Array, array: Array) -> Array:
     return xp.where(kept, array, xp.zeros_like(array))
 
 
+def at_least_zero(xp: Namespace, array: Array) -> Array:
+    """Return max(array, 0), NaN where it is NaN, and never -0.0."""
+    if is_numpy(xp):
+        return numpy_forms.at_least_zero(array)
+    # The sum makes +0.0 of -0.0, of which a maximum may give either.
+    zero = scalar(xp, 0.0, array)
+    return xp.maximum(array, zero) + zero
+
+
+def passed_above_zero(xp: Namespace, array: Array, upstream: Array) -> Array:
+    """Return ``upstream``, bit for bit, but +0.0 where the array is at or below 0."""
+    if is_numpy(xp):
+        return numpy_forms.passed_above_zero(array, upstream)
+    return where_or_zero(xp, ~(array <= 0), upstream)
+
+
 def elementwise(xp: Namespace, function: Callable[..., Any], *arrays: Array) -> Any:
     """Return ``function(*arrays)``: a tuple of arrays, element by element from arrays of one shape.
 

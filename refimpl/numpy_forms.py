@@ -132,24 +132,70 @@ def _at_least(array: Any, low: Any, high: Any) -> tuple[Any, Any, Any, int]:
 def elementwise(function: Callable[..., Any], arrays: Sequence[Any]) -> Any:
     """Return :func:`refimpl.arrays.elementwise`, the operations taking turns on a block in the cache."""
     size = arrays[0].size
-    if size < 2 * BLOCK or not all(array.flags.c_contiguous for array in arrays):
+    if not _divisible(arrays):
         return function(*arrays)
-    flat = [array.reshape(size) for array in arrays]
-    blocks = function(*[array[:BLOCK] for array in flat])
+    blocks = function(*[array.reshape(size)[:BLOCK] for array in arrays])
     results = [empty((size,), block.dtype) for block in blocks]
+    for result, block in zip(results, blocks, strict=True):
+        result[:BLOCK] = block
+
+    def write(outs: Sequence[Any], *given: Any) -> None:
+        for out, made in zip(outs, function(*given), strict=True):
+            out[...] = made
+
+    _in_blocks(write, arrays, results, BLOCK)
+    return tuple(result.reshape(arrays[0].shape) for result in results)
+
+
+def _divisible(arrays: Sequence[Any]) -> bool:
+    return arrays[0].size >= 2 * BLOCK and all(array.flags.c_contiguous for array in arrays)
+
+
+def _in_blocks(
+    write: Callable[..., None], arrays: Sequence[Any], results: Sequence[Any], first: int = 0
+) -> None:
+    """Let a function write the results of one block of the arrays after the other, in several threads."""
+    size = arrays[0].size
+    flat = [array.reshape(size) for array in arrays]
 
     def work(starts: range) -> None:
         for start in starts:
-            made = function(*[array[start : start + BLOCK] for array in flat])
-            for result, block in zip(results, made, strict=True):
-                result[start : start + BLOCK] = block
+            block = slice(start, start + BLOCK)
+            write([result[block] for result in results], *[array[block] for array in flat])
 
-    for result, block in zip(results, blocks, strict=True):
-        result[:BLOCK] = block
-    starts, at_once = range(BLOCK, size, BLOCK), THREADED_FROM // BLOCK
+    starts, at_once = range(first, size, BLOCK), THREADED_FROM // BLOCK
     parts = [starts[i : i + at_once] for i in range(0, len(starts), at_once)]
     numpy_threads.in_parallel(lambda: work, parts)
-    return tuple(result.reshape(arrays[0].shape) for result in results)
+
+
+def at_least_zero(array: Any) -> Any:
+    """Return :func:`refimpl.arrays.at_least_zero`, written where it will stay."""
+    zero = np.zeros((), array.dtype)
+
+    def write(outs: Sequence[Any], given: Any) -> None:
+        (out,) = outs
+        np.maximum(given, zero, out=out)
+        np.add(out, zero, out=out)
+
+    if not _divisible([array]):
+        return np.asarray(np.maximum(array, zero) + zero)
+    result = empty((array.size,), array.dtype)
+    _in_blocks(write, [array], [result])
+    return result.reshape(array.shape)
+
+
+def passed_above_zero(array: Any, upstream: Any) -> Any:
+    """Return :func:`refimpl.arrays.passed_above_zero`, written where it will stay."""
+    zero, unsigned = np.zeros((), array.dtype), _BITS[upstream.dtype.itemsize]
+
+    def write(outs: Sequence[Any], given: Any, dy: Any) -> None:
+        np.multiply(dy.view(unsigned), ~(given <= zero), out=outs[0].view(unsigned))
+
+    if not _divisible([array, upstream]):
+        return where_or_zero(~(array <= zero), upstream)
+    result = empty((array.size,), upstream.dtype)
+    _in_blocks(write, [array, upstream], [result])
+    return result.reshape(array.shape)
 
 
 def by_rows(function: Callable[[Any], Any], array: Any) -> Any:

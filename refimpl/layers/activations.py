@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from ..arrays import Array, elementwise, namespace, scalar, where_or_zero
+from ..arrays import Array, at_least_zero, namespace, passed_above_zero, where_or_zero
 from ..checks import choice
 from .checks import check_real, check_upstream
 
@@ -25,21 +25,11 @@ def relu(x: Array, *, nan: str = "propagate") -> tuple[Array, Callable[[Array], 
     xp = namespace(x)
     check_real(xp, x=x)
     choice("nan", nan, ("propagate", "no_gradient", "zero"))
-    zero = scalar(xp, 0.0, x)
-
-    def rectified(x: Array) -> tuple[Array]:
-        # The sum makes +0.0 of -0.0, of which a maximum may give either.
-        return (where_or_zero(xp, x > 0, x) if nan == "zero" else xp.maximum(x, zero) + zero,)
-
-    def passed(x: Array, dy: Array) -> tuple[Array]:
-        return (where_or_zero(xp, ~(x <= 0) if nan == "propagate" else x > 0, dy),)
-
-    (y,) = elementwise(xp, rectified, x)
+    y = where_or_zero(xp, x > 0, x) if nan == "zero" else at_least_zero(xp, x)
 
     def backprop(dy: Array) -> Array:
         check_upstream(dy, y)
-        (dx,) = elementwise(xp, passed, x, dy)
-        return dx
+        return passed_above_zero(xp, x, dy) if nan == "propagate" else where_or_zero(xp, x > 0, dy)
 
     return y, backprop
 
