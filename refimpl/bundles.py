@@ -115,11 +115,15 @@ def bundled_already(
     *lists: Sequence[Array | None],
 ) -> tuple[list[list[Array]], Part] | None:
     """Return what :func:`bundled` does if the lists are known to fit, each in one dtype, else None."""
-    bundles = [known for each in lists if (known := intact(each)) is not None]
-    cut = bundles[0].cut if len(bundles) == len(lists) else None
-    if cut is None or len(cut.groups) > 1 or any(known.cut is not cut for known in bundles):
-        return None
-    return [known.wholes for known in bundles], cut.part
+    first = lists[0]
+    cut = first.cut if isinstance(first, Bundle) and len(first.wholes) == 1 else None
+    wholes = []
+    for each in lists:
+        known = intact(each)
+        if known is None or known.cut is not cut:
+            return None
+        wholes.append(known.wholes)
+    return None if cut is None else (wholes, cut.part)
 
 
 def start_slowly(xp: Namespace, given: Sequence[Array]) -> bool:

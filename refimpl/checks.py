@@ -35,7 +35,7 @@ def number(
     Raises TypeError for something that is not a real number, ValueError for NaN, for an infinite
     value unless ``finite`` is false, and for a value out of range.
     """
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, Real)):
         raise TypeError(f"{name} must be a real number, got {type(value).__name__}")
     value = float(value)
     inside = low <= value <= high and (below is None or value < below)

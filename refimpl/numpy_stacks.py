@@ -17,7 +17,7 @@ import numpy as np
 from .arrays import namespace
 from .bundles import cut_of
 from .layers.checks import check_upstream
-from .numpy_forms import where_or_zero
+from .numpy_forms import BITS
 from .numpy_products import SMALL
 
 RELU = {"operation": "layer.relu"}
@@ -30,7 +30,7 @@ def run(
     dtype, count = x.dtype, len(params)
     if dtype.kind != "f" or dtype.itemsize < 4 or x.ndim != 2 or not count:
         return None
-    zero, taken = np.zeros((), dtype), 0
+    zero, unsigned, taken = np.zeros((), dtype), BITS[dtype.itemsize], 0
     inputs: list[tuple[Any, Any]] = []
     for layer in model:
         weight = None
@@ -66,7 +66,7 @@ def run(
         for number in range(len(inputs) - 1, -1, -1):
             given, weight = inputs[number]
             if weight is None:
-                dy = where_or_zero(~(given <= zero), dy)
+                dy = np.multiply(dy.view(unsigned), ~(given <= zero)).view(dtype)
                 continue
             place -= 2
             np.matmul(given.T, dy, out=grads[place])

@@ -280,9 +280,10 @@ def train(
             _, grads = backprop(dy if scale == 1 else dy * scale, with_dx=False)
             on_stage("backward", state.step, {"grads": grads})
             micro_grads.append(grads)
-        total = sum(losses[1:], losses[0])
-        mean = total / len(losses) if plan.accumulate == "mean" else total
-        on_stage("loss", state.step, {"loss": mean})
+        if on_stage is not _ignore:
+            total = sum(losses[1:], losses[0])
+            mean = total / len(losses) if plan.accumulate == "mean" else total
+            on_stage("loss", state.step, {"loss": mean})
         # Whoever listens may keep the gradients, else they are ours.
         state = train_step(plan, state, micro_grads, on_stage, reuse=on_stage is _ignore)
     return state
