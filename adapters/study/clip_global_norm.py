@@ -37,7 +37,7 @@ and multiply everything with the result. If the root is at most $c$, leave every
 def stages() -> tuple[Stage, ...]:
     """Return the stages."""
     both = ("threshold", "dialect")
-    usual = excerpt(numpy_forms.usual_factor, "factor = limit / norm")
+    usual = excerpt(numpy_forms.usual_factor, "factor = c / n")
     return (
         Stage("squares", "Square and add up", """The gradient of a model is a list of tensors, one for each
             weight tensor. For the global norm they count as one long vector: every element is squared, and all

@@ -351,8 +351,8 @@ def test_explain_says_all_that_is_known(capsys: pytest.CaptureFixture[str]) -> N
         "g ← g · min(1, max_norm / n)",
         "every output is bit for bit the input",
         "eps_at none | denominator | max",
-        "eps_at denominator: mlx, paddle, torch, ",
-        "; none (canonical): c, ",
+        "eps_at denominator: mlx, paddle, pytorch_optimizer, torch, ",
+        "; none (canonical): array_api_strict, c, ",
         "norm per tensor each tensor is clipped by its own norm",
         "Pascanu",
     ):
