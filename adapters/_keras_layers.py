@@ -10,6 +10,7 @@ from keras import ops
 
 from adapters._backward import elementwise
 from adapters._keras_backend import BACKEND, DTYPES, FLUSH, Outputs, Tensor, dtype_of, run
+from adapters._simple_rnn import simple_rnn
 from adapters.base import Operations, Unsupported
 
 operations = Operations()
@@ -65,6 +66,11 @@ def batch_norm(
     outputs = run(forward, dy, x=x, scale=scale, shift=shift)
     after = layer.stateless_call([scale, shift], running, x, training=training)[1]
     return outputs | {"running_mean": after[0], "running_var": after[1]}
+
+
+operations.operation("layer.rnn", DTYPES, FLUSH)(
+    simple_rnn(keras.layers.SimpleRNN, run, dtype_of, ops.concatenate, ops.stop_gradient)
+)
 
 
 def _flatten(x: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from adapters._backward import elementwise, in_stretches
+from adapters._backward import elementwise
+from adapters._simple_rnn import simple_rnn
 from adapters._tensorflow_arrays import FLUSH, Outputs, Tensor, run
 from adapters.base import Operations, Unsupported
 
@@ -51,41 +52,9 @@ def batch_norm(
     return outputs | {"running_mean": running[0], "running_var": running[1]}
 
 
-@operations.operation("layer.rnn", dialect=FLUSH)
-def rnn(
-    x: Tensor,
-    weight: Tensor,
-    recurrent: Tensor,
-    h0: Tensor,
-    dy: Tensor,
-    bias: Tensor | None = None,
-    *,
-    truncate: int | None = None,
-) -> Outputs:
-    """``tf.keras.layers.SimpleRNN``, called stretch by stretch with a state that lets no gradient through."""
-    if truncate is not None and truncate < 1:
-        raise Unsupported("Keras has no truncation of its own that could be less than a step")
-    layer = tf.keras.layers.SimpleRNN(
-        weight.shape[1],
-        return_sequences=True,
-        use_bias=bias is not None,
-        recurrent_initializer="zeros",  # the default takes a QR, which 16 bits have not
-        dtype=x.dtype.name,
-    )
-    layer.build(x.shape)
-    seeds = [variable.value for variable in layer.non_trainable_variables]
-
-    def forward(
-        x: Tensor, weight: Tensor, recurrent: Tensor, h0: Tensor, bias: Tensor | None = None
-    ) -> Tensor:
-        variables = [weight, recurrent] + ([] if bias is None else [bias])
-
-        def states(steps: Tensor, state: Tensor) -> Tensor:
-            return layer.stateless_call(variables, seeds, steps, initial_state=state)[0]
-
-        return tf.concat(in_stretches(states, x, h0, truncate, tf.stop_gradient), axis=1)
-
-    return run(forward, dy, x=x, weight=weight, recurrent=recurrent, bias=bias, h0=h0)
+operations.operation("layer.rnn", dialect=FLUSH)(
+    simple_rnn(tf.keras.layers.SimpleRNN, run, lambda x: x.dtype.name, tf.concat, tf.stop_gradient)
+)
 
 
 @operations.operation("layer.dropout", dialect=FLUSH | {"rate_one": "reject"})

@@ -13,7 +13,6 @@ from adapters import (
     _keras_layers,
     _keras_losses,
     _keras_optimizers,
-    _keras_recurrent,
     _keras_regularization,
     _keras_training,
 )
@@ -26,7 +25,6 @@ FAMILIES = (
     _keras_layers,
     _keras_losses,
     _keras_optimizers,
-    _keras_recurrent,
     _keras_regularization,
     _keras_training,
 )
