@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from operator import is_
+from typing import Any
 
 import array_api_compat
 
@@ -24,18 +25,21 @@ class Cut:
 
     def __init__(self, xp: Namespace, given: Sequence[Array]) -> None:
         """Take the shapes and dtypes of a list; no element is looked at."""
-        self.xp, self.shapes = xp, [array.shape for array in given]
+        self.xp = xp
         groups: dict[DType, list[int]] = {}
         for place, array in enumerate(given):
             groups.setdefault(array.dtype, []).append(place)
         self.groups = list(groups.values())
-        self.slices = [slice(0, 0)] * len(given)
+        self.sizes: list[int] = []
+        self.pieces: list[Any] = [None] * len(given)
         for group in self.groups:
             start = 0
             for place in group:
-                stop = start + math.prod(self.shapes[place])
-                self.slices[place] = slice(start, stop)
+                shape = given[place].shape
+                stop = start + math.prod(shape)
+                self.pieces[place] = len(self.sizes), slice(start, stop), shape
                 start = stop
+            self.sizes.append(start)
         self.reshape = numpy_forms.reshape if arrays.is_numpy(xp) else xp.reshape
 
     def join(self, given: Sequence[Array]) -> list[Array]:
@@ -53,17 +57,8 @@ class Cut:
 
     def part(self, wholes: list[Array]) -> Bundle:
         """Return the list of which these are the flat arrays."""
-        whole_of = wholes * len(self.shapes) if len(wholes) == 1 else self._in_order(wholes)
-        pieces = zip(whole_of, self.slices, self.shapes, strict=True)
-        return Bundle([self.reshape(w[where], shape) for w, where, shape in pieces], wholes, self)
-
-    def _in_order(self, wholes: list[Array]) -> list[Array]:
-        """Return for each place the flat array that it is a piece of."""
-        order: list[Array] = [None] * len(self.shapes)
-        for whole, group in zip(wholes, self.groups, strict=True):
-            for place in group:
-                order[place] = whole
-        return order
+        views = [self.reshape(wholes[of][where], shape) for of, where, shape in self.pieces]
+        return Bundle(views, wholes, self)
 
 
 class Bundle(list[Array]):

@@ -17,7 +17,7 @@ import numpy as np
 from .arrays import namespace
 from .bundles import cut_of
 from .layers.checks import check_upstream
-from .numpy_forms import BITS
+from .numpy_forms import at_least_zero, passed_above_zero
 from .numpy_products import SMALL
 
 RELU = {"operation": "layer.relu"}
@@ -30,7 +30,7 @@ def run(
     dtype, count = x.dtype, len(params)
     if dtype.kind != "f" or dtype.itemsize < 4 or x.ndim != 2 or not count:
         return None
-    zero, unsigned, taken = np.zeros((), dtype), BITS[dtype.itemsize], 0
+    taken = 0
     inputs: list[tuple[Any, Any]] = []
     for layer in model:
         weight = None
@@ -48,9 +48,7 @@ def run(
                 return None
         inputs.append((x, weight))
         if weight is None:
-            # The sum makes +0.0 of -0.0, of which a maximum may give either.
-            x = np.maximum(x, zero)
-            x += zero
+            x = at_least_zero(x)
         else:
             x = np.matmul(x, weight)
             x += bias
@@ -61,12 +59,12 @@ def run(
     def backprop(dy: Any, with_dx: bool = True) -> tuple[Any, list[Any]]:
         check_upstream(dy, y)
         cut = cut_of(namespace(y), params)
-        grads = cut.part([np.empty(cut.slices[-1].stop, dtype)])
+        grads = cut.part([np.empty(cut.sizes[0], dtype)])
         place = count
         for number in range(len(inputs) - 1, -1, -1):
             given, weight = inputs[number]
             if weight is None:
-                dy = np.multiply(dy.view(unsigned), ~(given <= zero)).view(dtype)
+                dy = passed_above_zero(given, dy)
                 continue
             place -= 2
             np.matmul(given.T, dy, out=grads[place])
