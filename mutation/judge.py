@@ -27,7 +27,7 @@ from conformance.judge import map_outputs, stand_in
 from conformance.operation import Expectation, Leaf, Operation, Setting, leaves, sizes
 from conformance.operations import load, names
 from conformance.runner import request
-from refimpl import arrays
+from refimpl import arrays, numpy_products
 from refimpl.layers import conv2d_in_cache
 
 SMALL = 600
@@ -35,10 +35,12 @@ SMALL = 600
 
 Form = Literal["fast", "readable", "strict", "divided"]
 FORMS: tuple[Form, ...] = get_args(Form)
-DIVIDED = ("layer.conv2d",)
+DIVIDED = ("layer.conv2d", "train.trajectory")
 """The operations whose fast form divides its work."""
 CACHE, SMALL_CACHE = conv2d_in_cache.CACHE, 700
 """Bytes that a convolution fills at a time, as it is and for the form ``divided``."""
+DEEP, SMALL_DEEP = numpy_products.DEEP, 3
+"""Terms that are added in one product, the same way."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +135,7 @@ def fault(trial: Trial) -> str | None:
     """Return what is wrong with the answer to a trial, or ``None``."""
     arrays.FAST_FORMS = trial.form in ("fast", "divided")
     conv2d_in_cache.CACHE = SMALL_CACHE if trial.form == "divided" else CACHE
+    numpy_products.DEEP = SMALL_DEEP if trial.form == "divided" else DEEP
     expected = trial.expected
     with np.errstate(all="ignore"):
         answer = _adapter(trial.form).run(trial.asked)

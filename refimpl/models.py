@@ -24,7 +24,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from . import numpy_stacks
+from . import numpy_images, numpy_stacks
 from .arrays import Array, is_numpy, namespace
 from .layers import (
     avg_pool2d,
@@ -132,7 +132,8 @@ def run(
     Raises ValueError for an unknown layer, or a number of parameters, masks or running values that
     does not fit the model.
     """
-    if masks is None and running is None and is_numpy(namespace(x, *params)):
+    fast = is_numpy(namespace(x, *params))
+    if masks is None and running is None and fast:
         known = numpy_stacks.run(model, params, x)
         if known is not None:
             return (*known, [])
@@ -145,6 +146,11 @@ def run(
     taken, given, statistics = 0, iter(masks or ()), list(running or ())
     pullbacks: list[Callable[..., Any]] = []
     updated: list[Array] = []
+    begun = numpy_images.run(model, params, x) if fast else None
+    if begun is not None:
+        x, pullback, done, taken = begun
+        pullbacks.append(pullback)
+        model, names = model[done:], names[done:]
     for layer, name in zip(model, names, strict=True):
         if name in WITHOUT_PARAMETERS:
             x, pullback = WITHOUT_PARAMETERS[name](x, **_options(layer))
@@ -165,7 +171,7 @@ def run(
             x, pullback = WITH_PARAMETERS[name](x, *own, **options)
         pullbacks.append(pullback)
 
-    spares = bool(model) and names[0] in WITHOUT_DX
+    spares = begun is not None or (bool(names) and names[0] in WITHOUT_DX)
 
     def backprop(dy: Array, with_dx: bool = True) -> tuple[Array, Params]:
         first = pullbacks[0] if spares and not with_dx else None

@@ -21,7 +21,7 @@ _RANGE = {
     4: (2.0**-126, float(np.finfo(np.float32).max)),
     8: (2.0**-1022, float(np.finfo(np.float64).max)),
 }
-_BITS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
+BITS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 """The unsigned integers of a float's size, which times 0 or 1 leave its bits or clear them."""
 
 AT_ONCE = 2**17
@@ -187,7 +187,7 @@ def at_least_zero(array: Any) -> Any:
 
 def passed_above_zero(array: Any, upstream: Any) -> Any:
     """Return :func:`refimpl.arrays.passed_above_zero`, written where it will stay."""
-    zero, unsigned = np.zeros((), array.dtype), _BITS[upstream.dtype.itemsize]
+    zero, unsigned = np.zeros((), array.dtype), BITS[upstream.dtype.itemsize]
     if not _divisible([array, upstream]):
         return where_or_zero(~(array <= zero), upstream)
 
@@ -249,7 +249,7 @@ reshape = np.ndarray.reshape
 
 def where_or_zero(kept: Any, array: Any) -> Any:
     """Return :func:`refimpl.arrays.where_or_zero` without a branch: the bits times 0 or 1."""
-    unsigned = _BITS.get(array.dtype.itemsize)
+    unsigned = BITS.get(array.dtype.itemsize)
     if unsigned is None or array.dtype.kind == "c":
         return np.where(kept, array, np.zeros_like(array))
     return np.asarray(np.multiply(array.view(unsigned), kept)).view(array.dtype)
@@ -277,7 +277,7 @@ def any_nan(array: Any) -> bool:
 
 def any_outside(indices: Any, stop: int) -> bool:
     """Return :func:`refimpl.arrays.any_outside`: without its sign a negative number is a large one."""
-    unsigned = _BITS[indices.dtype.itemsize]
+    unsigned = BITS[indices.dtype.itemsize]
     return int(np.maximum.reduce(indices.view(unsigned), initial=0)) >= stop
 
 

@@ -42,6 +42,30 @@ def empty(shape: Sequence[int], dtype: Any) -> Any:
         return np.ndarray(shape, dtype, blocks[unused[0]])
 
 
+def zeros(shape: Sequence[int], dtype: Any) -> Any:
+    """Return zeros in memory that has been used before, which the operating system need not find."""
+    array = empty(shape, dtype)
+    array[...] = 0
+    return array
+
+
+class Scratch:
+    """Memory of one thread for what is soon written over: for each name the same, so it stays in the cache."""
+
+    def __init__(self, dtype: Any) -> None:
+        """Take the dtype of everything."""
+        self.dtype = np.dtype(dtype)
+        self._arrays: dict[str, Any] = {}
+
+    def __call__(self, name: str, shape: Sequence[int]) -> Any:
+        """Return an array with any content, which lasts until the next one of this name is written to."""
+        size = math.prod(shape)
+        known = self._arrays.get(name)
+        if known is None or known.size < size:
+            known = self._arrays[name] = empty((size,), self.dtype)
+        return known[:size].reshape(shape)
+
+
 def _unused(blocks: list[Any]) -> list[int]:
     return [index for index, count in enumerate(_references(blocks)) if count == _UNUSED]
 

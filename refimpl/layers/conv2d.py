@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..arrays import Array, Namespace, accumulation_dtype, astype, is_numpy, namespace, zeros
-from . import conv2d_in_cache
+from . import in_cache
 from .checks import Padding, Pair, check_real, check_shape, check_upstream
 from .dense import Backprop
 from .windows import NO_PADDING, Axis, gather, place, scatter
@@ -34,6 +34,36 @@ def conv2d(
     ``y[n, p, q, o] = b[o] + sum_{i, j, c} x[n, p s + i d, q s + j d, c] w[i, j, c, o]``: the kernel
     is not flipped (Dumoulin and Visin, "A guide to convolution arithmetic", 2016).
     """
+    rows, columns = placed(x, weight, bias, stride, padding, dilation, groups)
+    xp = namespace(x, weight, bias)
+    work, given = accumulation_dtype(xp, x), x.dtype
+    wide_bias = None if bias is None else astype(xp, bias, work)
+    operands = (astype(xp, x, work), astype(xp, weight, work), wide_bias, rows, columns)
+    if is_numpy(xp) and groups == 1:
+        wide_y, pullback = _correlate_in_cache(*operands)
+    else:
+        wide_y, pullback = _correlate(xp, *operands, groups)
+    y = astype(xp, wide_y, given)
+
+    def backprop(dy: Array, with_dx: bool = True) -> tuple[Array, Array, Array | None]:
+        check_upstream(dy, y)
+        gradients = pullback(astype(xp, dy, work), with_dx)
+        dx, dweight, dbias = (None if g is None else astype(xp, g, given) for g in gradients)
+        return dx, dweight, dbias
+
+    return y, backprop
+
+
+def placed(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    stride: Pair = (1, 1),
+    padding: Padding = NO_PADDING,
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> tuple[Axis, Axis]:
+    """Check the arguments of :func:`conv2d`; return where the windows lie along H and W."""
     xp = namespace(x, weight, bias)
     check_real(xp, x=x, weight=weight, bias=bias)
     check_shape("x", x, ("N", "H", "W", "I"))
@@ -46,23 +76,17 @@ def conv2d(
         raise ValueError(f"x must have {expected} input channels, got {x.shape[3]}")
     if bias is not None:
         check_shape("bias", bias, (weight.shape[3],))
-    rows, columns = place(
-        x, (weight.shape[0], weight.shape[1]), stride, padding, dilation, ceil_mode=False
-    )
-    work, given = accumulation_dtype(xp, x), x.dtype
-    wide_bias = None if bias is None else astype(xp, bias, work)
-    operands = (astype(xp, x, work), astype(xp, weight, work), wide_bias, rows, columns)
-    if is_numpy(xp) and groups == 1:
-        wide_y, pullback = conv2d_in_cache.correlate(*operands)
-    else:
-        wide_y, pullback = _correlate(xp, *operands, groups)
-    y = astype(xp, wide_y, given)
+    return place(x, (weight.shape[0], weight.shape[1]), stride, padding, dilation, ceil_mode=False)
 
-    def backprop(dy: Array, with_dx: bool = True) -> tuple[Array, Array, Array | None]:
-        check_upstream(dy, y)
-        gradients = pullback(astype(xp, dy, work), with_dx)
-        dx, dweight, dbias = (None if g is None else astype(xp, g, given) for g in gradients)
-        return dx, dweight, dbias
+
+def _correlate_in_cache(
+    x: Array, weight: Array, bias: Array | None, rows: Axis, columns: Axis
+) -> tuple[Array, Callable[[Array, bool], tuple[Array | None, Array, Array | None]]]:
+    y, through = in_cache.run([in_cache.Step(weight, bias, rows, columns)], x)
+
+    def backprop(dy: Array, with_dx: bool) -> tuple[Array | None, Array, Array | None]:
+        dx, (dweight, dbias) = through(dy, with_dx)
+        return dx, dweight, None if bias is None else dbias
 
     return y, backprop
 

@@ -1,208 +1,235 @@
-"""The sums of :mod:`refimpl.layers.conv2d` for NumPy: a few images at a time, in several threads.
+"""The sums of :mod:`refimpl.layers.conv2d` for NumPy, a few images at a time.
 
 The windows of a whole batch, laid out for one matrix product, are kh * kw times the batch and go
-through memory four times in a training step. Laid out for so few output rows that they stay in the
+through memory four times in a training step. Laid out for so few images that they stay in the
 processor's cache they cost little, in memory too, and making them again in the backward pass is
-cheaper than to have kept them. Groups are left to the portable form.
+cheaper than to have kept them.
 
-The gradient of x is not scattered tap by tap. Where the windows of a row are one pixel apart, the
-dy that reach a pixel lie side by side, so one product sums over a kernel row, and only the kernel's
-rows are left to scatter.
+Only windows one kernel row high are laid out (Cho and Brand 2017, "MEC: memory-efficient convolution
+for deep neural network"): a row of the image then stands there once, and not once for each kernel row
+that passes over it. Each kernel row is a product of its own with the rows that it sees; its matrix is
+small enough for the core's first cache, which makes the product half as quick again.
+
+What is done in a thread's own memory is the same for every few images, so it is written down once, as
+a program of NumPy calls: what Python does between them, it does while no other thread can.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from itertools import chain, product
+from itertools import product
 from typing import Any
 
 import numpy as np
 
-from ..numpy_memory import empty
-from ..numpy_products import multiply, transposed_product
-from ..numpy_threads import PARTS, dealt, in_parallel
+from .. import numpy_products
+from ..numpy_memory import Scratch, zeros
+from ..numpy_products import Program, copy, execute, gram, sum_of_products
 from .windows import Axis
 
 CACHE = 2**21
 """Bytes of windows, and of what is computed from them, at once: what a core has for itself."""
 
-THREADED_FROM = 2**23
-"""From so many multiplications on, more than one thread is worth waking."""
 
-Block = tuple[slice, slice]
-Spread = Callable[[Block, Any], None]
+class Convolution:
+    """The convolution of one batch, with one group, and how it is divided.
 
-
-def correlate(
-    x: Any, weight: Any, bias: Any | None, rows: Axis, columns: Axis
-) -> tuple[Any, Callable[[Any, bool], tuple[Any | None, Any, Any | None]]]:
-    """Return what :func:`refimpl.layers.conv2d.conv2d` does for one group, already widened."""
-    kh, kw, inner, outer = weight.shape
-    pads = [(axis.before, axis.after) for axis in (rows, columns)]
-    padded = np.pad(x, [(0, 0), *pads, (0, 0)]) if any(map(any, pads)) else x
-    windows = _windows(padded, rows, columns)
-    blocks = _blocks(windows.shape, (kh * kw * inner + outer) * x.itemsize)
-    worthwhile = windows.size * outer >= THREADED_FROM
-    parts = _parts(blocks, PARTS if worthwhile else 1)
-    flat_weight = np.reshape(weight, (-1, outer))
-    y = empty((*windows.shape[:3], outer), x.dtype)
-    row_bias = None if bias is None else np.tile(bias, columns.outputs)
-
-    def prepare() -> Callable[[list[Block]], None]:
-        lay_out = _laid_out(windows, parts[0][0])
-
-        def forward(blocks: list[Block]) -> None:
-            for block in blocks:
-                multiply(lay_out(block), flat_weight, _flat(y[block]))
-                if row_bias is not None:
-                    y_rows = _flat(y[block], 2)
-                    y_rows += row_bias
-
-        return forward
-
-    in_parallel(prepare, parts)
-
-    def backprop(dy: Any, with_dx: bool) -> tuple[Any | None, Any, Any | None]:
-        dpadded = empty(padded.shape, x.dtype) if with_dx else None
-        # A zero beside the row stands for no dy, which an infinite weight would make NaN.
-        in_rows = columns.stride == columns.dilation == 1 and bool(np.isfinite(weight).all())
-        spreading = _spread_rows if in_rows else _spread_taps
-
-        def prepare() -> Callable[[list[Block]], tuple[Any, Any]]:
-            lay_out = _laid_out(windows, parts[0][0])
-            ones = np.ones(_places(windows[parts[0][0]]), x.dtype)
-            spread = spreading(weight, dpadded, rows, columns, parts[0][0]) if with_dx else None
-
-            def backward(blocks: list[Block]) -> tuple[Any, Any]:
-                dweight, dbias = (
-                    np.zeros((kh, kw * inner, outer), x.dtype),
-                    np.zeros(outer, x.dtype),
-                )
-                for block in blocks:
-                    part = _flat(dy[block])
-                    dweight += transposed_product(lay_out(block), part, kh)
-                    dbias += np.matmul(ones[: len(part)], part)
-                    if spread is not None:
-                        spread(block, part)
-                return dweight, dbias
-
-            return backward
-
-        sums = in_parallel(prepare, parts)
-        dweight, dbias = (sum(each[1:], each[0]) for each in zip(*sums, strict=True))
-        top, left = rows.before, columns.before
-        dx = None
-        if dpadded is not None:
-            dx = dpadded[:, top : top + rows.size, left : left + columns.size]
-        return dx, dweight.reshape(weight.shape), None if bias is None else dbias
-
-    return y, backprop
-
-
-def _spread_rows(weight: Any, dpadded: Any, rows: Axis, columns: Axis, largest: Block) -> Spread:
-    """Return the function that adds what a block of dy gives to dx, a kernel row at a time.
-
-    The rows of dy are written one after the other, kw - 1 zeros between them. Then at every pixel of
-    a row the kw dy whose windows hold it, last first, are contiguous. Those of every kw-th pixel make
-    the rows of a matrix without being copied.
+    Attributes:
+        x: the batch, which is read no sooner than its images are asked for.
+        kernel: the weight as matrices (depth, outer), each for one kernel row, or one for ``together``
+            of them.
+        starts: how many rows of windows each matrix is below the first.
+        outputs: what it gives of an image: rows, columns, outer.
+        images: how many images fit the cache.
+        height: how many rows of outputs fit the cache.
     """
-    kh, kw, inner, outer = weight.shape
-    gap = kw - 1
-    kernel = weight[:, ::-1].transpose(1, 3, 0, 2).reshape(kw * outer, kh * inner)
-    pixels = _places(dpadded[:, rows.taps()[0]][largest])
-    apart = np.zeros((gap + pixels, outer), dpadded.dtype)
-    dtaps = np.empty((pixels, kh * inner), dpadded.dtype)
-    dviews = [dpadded[:, taps] for taps in rows.taps()]
 
-    def spread(block: Block, part: Any) -> None:
-        _clear(dpadded, block)
-        shape = dviews[0][block].shape
-        count = _places(dviews[0][block])
-        in_image = apart[gap : gap + count].reshape(*shape[:3], outer)[:, :, : columns.outputs]
-        np.copyto(in_image, part.reshape(in_image.shape))
-        for first in range(min(kw, count)):
-            out = dtaps[first:count:kw]
-            runs = apart[first : first + len(out) * kw].reshape(len(out), kw * outer)
-            multiply(runs, kernel, out)
-        by_row = dtaps[:count].reshape(*shape[:3], kh, inner)
-        for row, dview in enumerate(dviews):
-            dview[block] += by_row[:, :, :, row]
+    def __init__(self, x: Any, weight: Any, bias: Any | None, rows: Axis, columns: Axis) -> None:
+        """Take the arrays, in the dtype to compute in, and where the windows are."""
+        kh, kw, inner, outer = weight.shape
+        self.x, self.inner, self.rows, self.columns = x, inner, rows, columns
+        # With a stride a laid out row would serve few kernel rows; a flat matrix is no good product.
+        self.together = kh if rows.stride > 1 or kh * kw * inner <= numpy_products.DEEP else 1
+        self.kernel = weight.reshape(kh // self.together, self.together * kw * inner, outer)
+        self.starts = [i * rows.dilation for i in range(0, kh, self.together)]
+        self.outputs = rows.outputs, columns.outputs, outer
+        self.multiplications = len(x) * rows.outputs * columns.outputs * weight.size
+        self.row_bias = None if bias is None else np.tile(bias, columns.outputs)
+        row_bytes = columns.outputs * (self.kernel.shape[1] + 2 * outer) * x.itemsize
+        at_once = max(1, CACHE // max(row_bytes, 1))
+        self.images = max(1, at_once // rows.outputs)
+        self.height = min(rows.outputs, at_once)
 
-    return spread
+    def zeros(self) -> tuple[Any, Any]:
+        """Return what the gradients of the kernel and of the bias are added to."""
+        return np.zeros_like(self.kernel), np.zeros(self.outputs[2], self.x.dtype)
 
-
-def _spread_taps(weight: Any, dpadded: Any, rows: Axis, columns: Axis, largest: Block) -> Spread:
-    """Return the function that adds what a block of dy gives to dx, tap by tap."""
-    kh, kw, inner, outer = weight.shape
-    kernel = np.reshape(weight, (kh * kw, inner, outer)).transpose(0, 2, 1)
-    dwindows = _windows(dpadded, rows, columns)
-    # Each tap's own strided view, in which the rows of a block are where they are in y.
-    dviews = [dwindows[:, :, :, i, j] for i, j in product(range(kh), range(kw))]
-    dtaps = np.empty((kh * kw, _places(dwindows[largest]), inner), dpadded.dtype)
-
-    def spread(block: Block, part: Any) -> None:
-        _clear(dpadded, block)
-        np.matmul(part, kernel, out=dtaps[:, : len(part)])
-        for dview, dtap in zip(dviews, dtaps[:, : len(part)], strict=True):
-            dview[block] += np.reshape(dtap, dview[block].shape)
-
-    return spread
+    def bands(self) -> list[slice]:
+        """Return the rows of outputs that are made at once, in order."""
+        stop = self.rows.outputs
+        starts = range(0, stop, self.height)
+        return [slice(start, min(start + self.height, stop)) for start in starts]
 
 
-def _clear(dpadded: Any, block: Block) -> None:
-    """Set the images of a block to 0, which the first of their blocks does."""
-    if block[1].start == 0:
-        dpadded[block[0]] = 0
+class _Workspace:
+    """One thread's memory for ``n`` images, and their windows in it."""
+
+    def __init__(self, convolution: Convolution, n: int, scratch: Scratch) -> None:
+        self.convolution, self.n, self.scratch = convolution, n, scratch
+        self.margin = convolution.starts[-1]
+        rows, columns = convolution.rows, convolution.columns
+        sides = (axis.before + axis.size + axis.after for axis in (rows, columns))
+        self.bordered = zeros((n, *sides, convolution.inner), scratch.dtype)
+        self.x = self.inside(self.bordered)
+        self.windows = self._windows()
+        height = convolution.height + self.margin
+        self.laid = scratch("laid", (n, height, *self.windows.shape[2:]))
+
+    def inside(self, bordered: Any) -> Any:
+        """Return the images without their padding."""
+        rows, columns = self.convolution.rows, self.convolution.columns
+        down, right = slice(rows.before, rows.before + rows.size), columns.before
+        return bordered[:, down, right : right + columns.size]
+
+    def _windows(self) -> Any:
+        """Return the windows as a view (N, rows, columns, together, kw, C): no element is copied."""
+        rows, columns = self.convolution.rows, self.convolution.columns
+        n, down, right, deep = self.bordered.strides
+        places = (rows.outputs + self.margin, columns.outputs)
+        window = (self.convolution.together, columns.window, self.bordered.shape[3])
+        strides = (n, down * rows.stride, right * columns.stride)
+        steps = (down * rows.dilation, right * columns.dilation, deep)
+        return np.lib.stride_tricks.as_strided(
+            self.bordered, (self.n, *places, *window), (*strides, *steps)
+        )
+
+    def lay_out(self, band: slice) -> Program:
+        """Lay the windows of a band out."""
+        windows = self.windows[:, band.start : band.stop + self.margin]
+        laid = self.laid[:, : windows.shape[1]]
+        *_, together, across, inner = windows.shape
+        if across * inner >= windows.shape[2]:
+            return [(copy, laid, windows)]
+        # NumPy copies along the last axis, which is shorter here than that of the windows in a row.
+        taps = product(range(together), range(across), range(inner))
+        return [(copy, laid[..., i, j, c], windows[..., i, j, c]) for i, j, c in taps]
+
+    def seen(self, laid: Any, height: int) -> list[Any]:
+        """Return the laid out rows that each matrix sees for so many outputs, as (n, places, depth)."""
+        shape = self.n, height * self.convolution.outputs[1], self.convolution.kernel.shape[1]
+        return [laid[:, start : start + height].reshape(shape) for start in self.convolution.starts]
 
 
-def _windows(x: Any, rows: Axis, columns: Axis) -> Any:
-    """Return all windows of x as a view (N, rows, columns, kh, kw, C): no element is copied."""
-    n, down, right, deep = x.strides
-    shape = (x.shape[0], rows.outputs, columns.outputs, rows.window, columns.window, x.shape[3])
-    strides = (n, down * rows.stride, right * columns.stride)
-    steps = (down * rows.dilation, right * columns.dilation, deep)
-    return np.lib.stride_tricks.as_strided(x, shape, (*strides, *steps))
+class Forward(_Workspace):
+    """What a thread needs to convolve ``n`` images.
 
-
-def _blocks(shape: tuple[int, ...], size: int) -> list[list[Block]]:
-    """Return slices of images and rows that are all windows; ``size`` is the bytes of one's place.
-
-    Each takes about CACHE bytes, and none more than the first. Those of one image are together.
+    Attributes:
+        x: (n, height, width, inner), to be filled with them.
+        parts: what they give, (n, height, columns * outer), for so many rows after the other: the
+            rows, a program, and the operation that is left, without the place to write to.
     """
-    images, rows, columns = shape[:3]
-    images = max(images, 1)  # of an empty batch, one empty block
-    at_once = max(1, CACHE // max(size * columns, 1))
-    if at_once >= rows:
-        step = min(at_once // rows, -(-images // PARTS))
-        return [[(slice(i, i + step), slice(0, rows))] for i in range(0, images, step)]
-    starts = range(0, rows, at_once)
-    return [[(slice(i, i + 1), slice(r, r + at_once)) for r in starts] for i in range(images)]
+
+    def __init__(self, convolution: Convolution, n: int, relu: bool, scratch: Scratch) -> None:
+        """Write the programs down; ``relu`` lets ReLU follow."""
+        super().__init__(convolution, n, scratch)
+        _, across, outer = convolution.outputs
+        zero = np.zeros((), scratch.dtype)
+        self.parts: list[tuple[slice, Program, tuple[Any, ...]]] = []
+        for band in convolution.bands():
+            height = band.stop - band.start
+            shape = (n, height * across, outer)
+            out, spare = scratch("out", shape), scratch("spare", shape)
+            factors = zip(self.seen(self.laid, height), convolution.kernel, strict=True)
+            program = self.lay_out(band) + sum_of_products(factors, out, spare)
+            result = out.reshape(n, height, across * outer)
+            last: tuple[Any, ...] = (copy, result)
+            if convolution.row_bias is not None:
+                last = (np.add, result, convolution.row_bias)
+            if relu:
+                # The sum makes +0.0 of -0.0, of which a maximum may give either.
+                program += [(last[0], result, *last[1:]), (np.maximum, result, result, zero)]
+                last = (np.add, result, zero)
+            self.parts.append((band, program, last))
+
+    def __call__(self, y: Any) -> None:
+        """Write what ``x`` gives to ``y``, (n, rows, columns, outer), of which a row is contiguous."""
+        by_rows = y.reshape(*y.shape[:2], -1)
+        for band, program, (last, *given) in self.parts:
+            execute(program)
+            last(*given, out=by_rows[:, band])
 
 
-def _parts(blocks: list[list[Block]], count: int) -> list[list[Block]]:
-    """Return the blocks in at most so many parts; threads never share an image."""
-    return [list(chain(*blocks[part])) for part in dealt(len(blocks), count)]
+class Backward(_Workspace):
+    """What a thread needs to go back through the convolution of ``n`` images.
 
+    Attributes:
+        x, dy: (n, height, width, inner) and (n, rows, columns, outer), to be filled with the images
+            and the upstream gradient.
+        dx: the gradient of the images; None if it is not asked for.
+        program: what goes from the former to the latter and adds to the gradients.
+    """
 
-def _laid_out(windows: Any, largest: Block) -> Callable[[Block], Any]:
-    """Return the function that lays a block's windows out, one a row of a matrix, in one memory."""
-    buffer = np.empty((_places(windows[largest]), *windows.shape[3:]), windows.dtype)
+    def __init__(
+        self,
+        convolution: Convolution,
+        n: int,
+        with_dx: bool,
+        sums: tuple[Any, Any],
+        scratch: Scratch,
+    ) -> None:
+        """Write the program down; what it finds is added to the gradients of the kernel and the bias."""
+        super().__init__(convolution, n, scratch)
+        dkernel, dbias = sums
+        _, across, outer = convolution.outputs
+        self.dy = scratch("dy", (n, *convolution.outputs))
+        ones = np.ones(convolution.height * across, scratch.dtype)
+        of_images, added = scratch("of images", (n, outer)), scratch("of all", (outer,))
+        self.dx = None
+        self.program: Program = []
+        if with_dx:
+            self.dbordered = zeros(self.bordered.shape, scratch.dtype)
+            self.dx = self.inside(self.dbordered)
+            self.turned = [np.ascontiguousarray(matrix.T) for matrix in convolution.kernel]
+            whole = (n, self.laid.shape[1], *self.bordered.shape[2:])
+            self.alone = [zeros(whole, scratch.dtype) for _ in range(convolution.columns.window)]
+            self.program.append((copy, self.dbordered, 0))
+        for band in convolution.bands():
+            height = band.stop - band.start
+            part = self.dy[:, band].reshape(n, height * across, outer)
+            self.program += self.lay_out(band)
+            for seen, total in zip(self.seen(self.laid, height), dkernel, strict=True):
+                self.program += gram(seen, part, total, scratch)
+            self.program += [
+                (np.matmul, of_images, ones[: part.shape[1]], part),
+                (np.add.reduce, added, of_images, 0),
+                (np.add, dbias, dbias, added),
+            ]
+            if with_dx:
+                self.program += self._spread(band, part)
 
-    def lay_out(block: Block) -> Any:
-        part = windows[block]
-        matrix = buffer[: _places(part)]
-        np.copyto(matrix.reshape(part.shape), part)
-        return _flat(matrix, 1)
+    def _spread(self, band: slice, part: Any) -> Program:
+        """Add what a band of dy gives to dx: through each kernel row to the rows that it saw."""
+        height = band.stop - band.start
+        dlaid = self.scratch("dlaid", self.laid.shape)[:, : height + self.margin]
+        first, *others = self.seen(dlaid, height)
+        own, spare = (self.scratch(name, first.shape) for name in ("own", "spare"))
+        program: Program = [(copy, dlaid[:, height:], 0)]
+        program += sum_of_products([(part, self.turned[0])], first, spare)
+        for seen, matrix in zip(others, self.turned[1:], strict=True):
+            program += sum_of_products([(part, matrix)], own, spare)
+            program.append((np.add, seen, seen, own))
+        return program + self._scatter(dlaid, band)
 
-    return lay_out
-
-
-def _places(windows: Any) -> int:
-    return math.prod(windows.shape[:3])
-
-
-def _flat(array: Any, axes: int = 3) -> Any:
-    """Return an array as a matrix, its first ``axes`` axes making the rows."""
-    shape = array.shape
-    return array.reshape(math.prod(shape[:axes]), math.prod(shape[axes:]))
+    def _scatter(self, dlaid: Any, band: slice) -> Program:
+        """Add the gradients of laid out windows to the pixels that they were gathered from."""
+        rows, columns = self.convolution.rows, self.convolution.columns
+        reach = (dlaid.shape[1] - 1) * rows.stride + 1
+        program: Program = []
+        for i in range(self.convolution.together):
+            top = band.start * rows.stride + i * rows.dilation
+            pixels = self.dbordered[:, top : top + reach : rows.stride]
+            for j, column in enumerate(columns.taps()):
+                # A tap at its place in whole rows: what is added lies side by side.
+                alone = self.alone[j][:, : dlaid.shape[1]]
+                program.append((copy, alone[:, :, column], dlaid[..., i, j, :]))
+                program.append((np.add, pixels, pixels, alone))
+        return program

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from itertools import chain, product
 from typing import Any
 
 import ml_dtypes
@@ -24,7 +23,7 @@ from refimpl import (
 )
 from refimpl.arrays import all_but_smallest, any_nan, matmul, present, smallest, where_or_zero
 from refimpl.clipping import clip_global_norm, clip_norm, global_norm
-from refimpl.layers import avg_pool2d, conv2d, conv2d_in_cache, relu
+from refimpl.layers import avg_pool2d, conv2d, conv2d_in_cache, in_cache, relu
 from refimpl.layers.windows import Axis
 
 UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
@@ -338,11 +337,16 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("cache", [1, 2**10, 2**12, 2**20], ids="{} bytes".format)
+@pytest.mark.parametrize("deep", [5, 17, 128])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_conv2d(geometry: str, cache: int, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conv2d(
+    geometry: str, cache: int, deep: int, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # 1 byte: one row at a time; 1 KiB: several rows; 4 KiB: one or more images; 1 MiB: all.
     monkeypatch.setattr(conv2d_in_cache, "CACHE", cache)
-    monkeypatch.setattr(conv2d_in_cache, "THREADED_FROM", 0)
+    # A kernel row has a depth of 6: by itself in two pieces, or in one, or all three rows together.
+    monkeypatch.setattr(numpy_products, "DEEP", deep)
+    monkeypatch.setattr(in_cache, "THREADED_FROM", 0)
     x, weight = normal(30, (5, 7, 8, 3), dtype), normal(31, (3, 2, 3, 4), dtype)
     bias = normal(32, (4,), dtype)
     y, _ = conv2d(x, weight, bias, **GEOMETRIES[geometry])
@@ -382,20 +386,6 @@ def test_conv2d_of_16_bits_is_computed_in_32(dtype: Any) -> None:
     assert backprop(dy)[2] is None
 
 
-def test_conv2d_blocks_are_all_windows_once() -> None:
-    for images, rows, cache in product((1, 3), (1, 4, 7), (1, 300, 900, 10**6)):
-        windows = np.zeros((images, rows, 5, 2, 2, 3), np.float32)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(conv2d_in_cache, "CACHE", cache)
-            by_image = conv2d_in_cache._blocks(windows.shape, windows[0, 0, 0].nbytes)
-        blocks = list(chain(*by_image))
-        for block in blocks:
-            assert windows[block].nbytes <= max(cache, windows[0, 0].nbytes)
-            assert windows[block].size <= windows[blocks[0]].size
-            windows[block] += 1
-        assert (windows == 1).all()
-
-
 @pytest.mark.parametrize("groups", [1, 2])
 def test_conv2d_without_dx(groups: int) -> None:
     x, weight = normal(90, (2, 5, 6, 4)), normal(91, (3, 2, 4 // groups, 6))
@@ -422,9 +412,11 @@ def test_a_model_spares_the_dx_that_nobody_needs() -> None:
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("which", range(3), ids=["x", "weight", "dy"])
 @pytest.mark.parametrize("geometry", ["plain", "padding"])
+@pytest.mark.parametrize("deep", [9, 128])
 def test_conv2d_beside_what_is_not_finite(
-    which: int, value: float, geometry: str, monkeypatch: pytest.MonkeyPatch
+    which: int, value: float, geometry: str, deep: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(numpy_products, "DEEP", deep)
     given = [normal(93, (2, 5, 6, 3)), normal(94, (3, 3, 3, 4))]
     given.append(normal(95, conv2d(given[0], given[1], **GEOMETRIES[geometry])[0].shape))
     given[which][1, 2, 2, 1] = value

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from refimpl import numpy_memory
-from refimpl.numpy_memory import empty
+from refimpl.numpy_memory import Scratch, empty, zeros
 
 SHAPE = (300, 400)
 SIZE = 300 * 400 * 4
@@ -87,3 +87,25 @@ def test_threads_get_memory_of_their_own() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(4)))
+
+
+def test_zeros_in_memory_that_was_used() -> None:
+    used = empty(SHAPE, np.float32)
+    used[...] = np.nan
+    where = address(used)
+    del used
+    again = zeros(SHAPE, np.float32)
+    assert address(again) == where
+    assert not again.any()
+
+
+def test_scratch_is_one_memory_for_a_name() -> None:
+    scratch = Scratch(np.float32)
+    one, other = scratch("one", (3, 4)), scratch("other", (3, 4))
+    assert not np.shares_memory(one, other)
+    smaller = scratch("one", (5, 2))
+    assert (smaller.shape, smaller.dtype) == ((5, 2), np.float32)
+    assert address(smaller) == address(one)
+    larger = scratch("one", (13,))
+    assert not np.shares_memory(larger, one)
+    assert address(scratch("one", (3, 4))) == address(larger)

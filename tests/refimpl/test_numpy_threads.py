@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refimpl import numpy_threads
+from refimpl import numpy_products, numpy_threads
 from refimpl.layers import conv2d
-from refimpl.numpy_products import SMALL, multiply, transposed_product
+from refimpl.numpy_memory import Scratch
+from refimpl.numpy_products import SMALL, execute, gram, sum_of_products
 from refimpl.numpy_threads import in_parallel
 
 
@@ -87,24 +88,30 @@ def test_conv2d_has_the_same_bits_on_any_number_of_threads(monkeypatch: pytest.M
 SHAPES = [(1000, 30, 40), (3, 300, 200), (437, 1, 1200), (5, 0, 4), (0, 3, 4), (61, 299, 64)]
 
 
-@pytest.mark.parametrize(("rows", "k", "n"), SHAPES)
-def test_products_in_pieces(rows: int, k: int, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("rows", "k", "m"), SHAPES)
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("deep", [7, 128])
+def test_programs_of_products(
+    n: int, rows: int, k: int, m: int, deep: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(2)
-    a = rng.integers(-9, 9, (rows, 3 * k)).astype(np.float64)
-    b, c = (rng.integers(-9, 9, shape).astype(np.float64) for shape in ((3 * k, n), (rows, n)))
+    # Views, as the rows of a larger array are.
+    a, c = (rng.integers(-9, 9, (n, rows + 2, s)).astype(np.float64)[:, 1:-1] for s in (k, m))
+    b = rng.integers(-9, 9, (k, m)).astype(np.float64)
     sizes: list[int] = []
     matmul = np.matmul
 
     def watched(left: Any, right: Any, **options: Any) -> Any:
-        sizes.append(left.shape[-2] * left.shape[-1] * right.shape[-1])
+        sizes.append(left.shape[-2] * left.shape[-1] * right.shape[-1] if left.ndim > 1 else 0)
         return matmul(left, right, **options)
 
+    monkeypatch.setattr(numpy_products, "DEEP", deep)
     monkeypatch.setattr(np, "matmul", watched)
-    out = np.full((3 * rows, n), np.nan)[::3]
-    multiply(a, b, out)
-    gram = transposed_product(a, c, 3)
+    out, spare = np.full((2, n, rows + 1, m), np.nan)[:, :, :-1]
+    total = np.ones((k, m))
+    execute(sum_of_products([(a, b), (-2 * a, b)], out, spare))
+    execute(gram(a, c, total, Scratch(np.float64)))
     monkeypatch.undo()
-    np.testing.assert_array_equal(out, a @ b)
-    np.testing.assert_array_equal(gram.reshape(3 * k, n), a.T @ c)
-    small = 8 * 3 * k * n < SMALL
-    assert not small or max(sizes) < SMALL
+    np.testing.assert_array_equal(out, -a @ b)
+    np.testing.assert_array_equal(total, 1 + (a.transpose(0, 2, 1) @ c).sum(axis=0))
+    assert max(sizes, default=0) < SMALL or 8 * min(k, deep) * m >= SMALL

@@ -215,7 +215,7 @@ def test_a4_pruned_weights_grow_back_without_a_mask() -> None:
 
 @pytest.mark.long
 def test_a4_pruning_and_distillation_end_at_one_size_and_both_learn() -> None:
-    report = claims("A4")["distillation"].run(Options(seeds=2, epochs=4))  # type: ignore[misc]
+    report = claims("A4")["distillation"].run(Options(seeds=2, epochs=8))  # type: ignore[misc]
     right = {name: found.mean for name, found in report.numbers.items()}
     assert len(right) == 4
     assert right["the large network"] > 0.8

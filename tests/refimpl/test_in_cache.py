@@ -1,0 +1,209 @@
+"""The convolutions that a model begins with, as one pass, beside the same layers one by one."""
+
+from __future__ import annotations
+
+import tracemalloc
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from refimpl import models, numpy_images, numpy_products, numpy_threads
+from refimpl.layers import conv2d, conv2d_in_cache, in_cache
+
+RELU = {"operation": "layer.relu"}
+
+
+def conv(filters: int, kernel: list[int], **options: Any) -> dict[str, Any]:
+    return {"operation": "layer.conv2d", "filters": filters, "kernel": kernel, **options}
+
+
+def pool(height: int, width: int, **options: Any) -> dict[str, Any]:
+    return {"operation": "layer.avg_pool2d", "window": [height, width], **options}
+
+
+MODELS: dict[str, tuple[list[dict[str, Any]], int]] = {
+    "all": ([conv(3, [3, 2]), RELU, conv(4, [2, 2]), RELU, pool(2, 2), conv(2, [2, 2]), RELU], 7),
+    "no relu": ([conv(3, [2, 2]), conv(4, [1, 2]), pool(1, 2)], 3),
+    "pool, then relu": ([conv(3, [2, 3]), pool(2, 1), RELU, conv(4, [2, 3]), RELU], 2),
+    "geometry": (
+        [
+            conv(3, [3, 2], stride=[1, 2], padding=[[1, 2], [0, 3]]),
+            RELU,
+            conv(4, [2, 3], padding=[[0, 1], [2, 0]], dilation=[2, 1]),
+            RELU,
+        ],
+        4,
+    ),
+    "two pools": ([conv(3, [2, 1]), RELU, pool(2, 2), pool(2, 1), RELU], 3),
+}
+"""Models, and how many of their layers are one pass."""
+
+
+def layer_by_layer(monkeypatch: pytest.MonkeyPatch, function: Callable[[], Any]) -> Any:
+    with monkeypatch.context() as patch:
+        patch.setattr(numpy_images, "run", lambda *_: None)
+        return function()
+
+
+def whole_numbers(seed: int, shape: tuple[int, ...], dtype: str) -> Any:
+    """Return integers, whose sums and quarters are exact in any order."""
+    return np.random.default_rng(seed).integers(-4, 5, shape).astype(dtype)
+
+
+def gradients(model: Any, params: Any, x: Any, with_dx: bool, seed: int = 3) -> list[Any]:
+    y, backprop = models.forward(model, params, x)
+    dx, grads = backprop(whole_numbers(seed, y.shape, x.dtype), with_dx=with_dx)
+    return [y, dx, *grads]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("with_dx", [True, False])
+@pytest.mark.parametrize(
+    ("images", "cache"), [(0, 2**20), (1, 1), (5, 1000), (37, 10**4), (37, 2**20)]
+)
+def test_a_pass_gives_what_its_layers_give(
+    name: str, dtype: str, with_dx: bool, images: int, cache: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conv2d_in_cache, "CACHE", cache)
+    monkeypatch.setattr(in_cache, "THREADED_FROM", 0)
+    model, taken = MODELS[name]
+    shapes = [p.shape for p in models.initial_params(model, (9, 8, 2), 0)]
+    params = [whole_numbers(seed, shape, dtype) for seed, shape in enumerate(shapes)]
+    x = whole_numbers(20, (images, 9, 8, 2), dtype)
+    before = [array.copy() for array in (x, *params)]
+    found: Any = numpy_images.run(model, params, x)
+    assert found[2] == taken
+    got = gradients(model, params, x, with_dx)
+    known = layer_by_layer(monkeypatch, lambda: gradients(model, params, x, with_dx))
+    for one, other in zip(got, known, strict=True):
+        assert (one is None) is (other is None)
+        if one is not None:
+            assert (one.dtype, one.shape) == (other.dtype, other.shape)
+            # Zeros by value: a sum of products that are all 0 may be -0.0 in one order only.
+            np.testing.assert_array_equal(one, other)
+    for array, copy in zip((x, *params), before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_relu_makes_no_negative_zero() -> None:
+    model = [conv(1, [1, 1]), RELU]
+    params = [np.full((1, 1, 1, 1), -0.0, np.float32), np.full(1, -0.0, np.float32)]
+    y, _ = models.forward(model, params, np.ones((1, 2, 2, 1), np.float32))
+    assert not np.signbit(y).any()
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, -np.nan])
+@pytest.mark.parametrize("which", range(3), ids=["x", "weight", "dy"])
+@pytest.mark.parametrize("name", ["all", "no relu"])
+def test_a_pass_beside_what_is_not_finite(
+    name: str, which: int, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, taken = MODELS[name]
+    model = model[:taken]
+    params = models.initial_params(model, (9, 8, 2), 5)
+    given = [np.random.default_rng(6).standard_normal((3, 9, 8, 2)).astype("float32"), params[2]]
+    y, _ = models.forward(model, params, given[0])
+    given.append(np.ones_like(y))
+    # Of dy an entry that ReLU lets pass.
+    given[which].reshape(-1)[y.argmax() if which == 2 else 3] = value
+
+    def everything() -> list[Any]:
+        y, backprop = models.forward(model, params, given[0])
+        dx, grads = backprop(given[2])
+        return [y, dx, *grads]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        got, known = everything(), layer_by_layer(monkeypatch, everything)
+    assert not all(np.isfinite(array).all() for array in got)
+    for one, other in zip(got, known, strict=True):
+        np.testing.assert_array_equal(np.isnan(one), np.isnan(other))
+        np.testing.assert_array_equal(np.isinf(one), np.isinf(other))
+
+
+def test_a_pass_has_the_same_bits_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_cache, "THREADED_FROM", 0)
+    model, _ = MODELS["all"]
+    params = models.initial_params(model, (9, 8, 2), 7)
+    x = np.random.default_rng(8).standard_normal((37, 9, 8, 2)).astype("float32")
+    results = []
+    for threads in (1, 3):
+        monkeypatch.setattr(numpy_threads, "THREADS", threads)
+        results.append([array.tobytes() for array in gradients(model, params, x, True)])
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("model", "dtype"),
+    [
+        ([RELU, conv(1, [1, 1])], "float32"),
+        ([conv(1, [1, 1])], "float32"),
+        ([conv(2, [1, 1], groups=2), RELU], "float32"),
+        ([conv(1, [1, 1]), {**RELU, "nan": "zero"}], "float32"),
+        ([conv(1, [1, 1]), pool(2, 2, stride=[1, 1])], "float32"),
+        ([conv(1, [1, 1]), pool(2, 3)], "float32"),
+        ([conv(1, [1, 1]), RELU], "float16"),
+    ],
+    ids=["relu-first", "nothing-to-join", "groups", "dial", "overlap", "rest", "16-bits"],
+)
+def test_what_is_no_pass(model: Any, dtype: str) -> None:
+    params = models.initial_params(model, (4, 4, 2), 0, dtype)
+    assert numpy_images.run(model, params, np.zeros((3, 4, 4, 2), dtype)) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "shapes"),
+    [
+        ([conv(1, [2, 2], unknown=1), RELU], [(2, 2, 2, 1), (1,)]),
+        ([conv(1, [2, 2]), RELU], [(2, 2, 3, 1), (1,)]),
+        ([conv(1, [2, 2]), RELU], [(2, 2, 2, 1), (2,)]),
+        ([conv(1, [5, 2]), RELU], [(5, 2, 2, 1), (1,)]),
+        ([conv(1, [2, 2]), conv(1, [4, 4])], [(2, 2, 2, 1), (1,), (4, 4, 1, 1), (1,)]),
+        ([conv(1, [2, 2]), pool(0, 1)], [(2, 2, 2, 1), (1,)]),
+        ([conv(1, [2, 2]), RELU], [(2, 2, 2, 1)]),
+    ],
+    ids=["option", "channels", "bias", "kernel", "second", "window", "too-few"],
+)
+def test_a_pass_refuses_what_its_layers_refuse(
+    model: Any, shapes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = [np.ones(shape, np.float32) for shape in shapes]
+
+    def refusal() -> str:
+        with pytest.raises((ValueError, TypeError)) as caught:
+            models.forward(model, params, np.ones((3, 4, 4, 2), np.float32))
+        return str(caught.value)
+
+    assert refusal() == layer_by_layer(monkeypatch, refusal)
+
+
+def test_dy_must_fit_what_a_pass_gave() -> None:
+    model, _ = MODELS["no relu"]
+    params = models.initial_params(model, (9, 8, 2), 0)
+    y, backprop = models.forward(model, params, np.ones((3, 9, 8, 2), np.float32))
+    with pytest.raises(ValueError, match="dy must have shape"):
+        backprop(y[:2])
+
+
+@pytest.mark.parametrize("deep", [16, 128])
+def test_memory_does_not_grow_with_the_image(deep: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv2d_in_cache, "CACHE", 2**16)
+    monkeypatch.setattr(numpy_products, "DEEP", deep)
+    rng = np.random.default_rng(9)
+    weight = rng.standard_normal((3, 3, 4, 4)).astype(np.float32)
+    peaks = []
+    for height in (400, 800):
+        x = rng.standard_normal((1, height, 30, 4)).astype(np.float32)
+        y, backprop = conv2d(x, weight)
+        tracemalloc.start()
+        backprop(y)
+        peaks.append((tracemalloc.get_traced_memory()[1], x.nbytes))
+        tracemalloc.stop()
+    (small, x_small), (large, x_large) = peaks
+    # Beside arrays as large as x and y (dx, and where x, dx and dy stand) there is what the cache holds.
+    assert large - small < 5 * (x_large - x_small)
+    assert large < 5 * x_large + 8 * 2**16
