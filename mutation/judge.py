@@ -59,7 +59,13 @@ class Trial:
 
 
 def settings(operation: Operation) -> Iterator[tuple[Setting, bool]]:
-    """Yield the canonical setting, the named dialects, and each dial by itself; whether all cases are asked."""
+    """Yield the canonical setting, the named dialects, and each dial by itself; whether all cases are asked.
+
+    Where one setting stands for many behaviours, only the canonical one.
+    """
+    if not operation.attributed:
+        yield {}, True
+        return
     seen = set()
     named = [{}, *operation.dialects.values()]
     singles = [
@@ -74,8 +80,8 @@ def settings(operation: Operation) -> Iterator[tuple[Setting, bool]]:
 
 
 def judged() -> list[str]:
-    """Return the ids of the operations whose settings stand for single behaviours."""
-    return [name for name in names() if load(name).attributed]
+    """Return the ids of the operations, those last of which one setting stands for many behaviours."""
+    return sorted(names(), key=lambda name: not load(name).attributed)
 
 
 def trials(name: str, each: int | None = None) -> Iterator[Trial]:
@@ -89,6 +95,8 @@ def trials(name: str, each: int | None = None) -> Iterator[Trial]:
     requests = {case.id: request(case) for case in cases}
     formats = {case.id: _formats(case) for case in cases}
     forms = [form for form in FORMS if form != "divided" or name in DIVIDED]
+    if not operation.attributed:
+        forms = ["fast", "divided"]
     canonical = {case.id: fixtures.expectation(operation, case, {}) for case in cases}
     for setting, all_cases in settings(operation):
         key = operation.key(setting)

@@ -76,7 +76,6 @@ class _Stage:
         height, width = window
         taps = [whole[:, i::height, j::width] for i, j in product(range(height), range(width))]
         tap, total = (scratch(name, taps[0].shape) for name in ("tap", "total"))
-        count = np.array(len(taps), self.y.dtype)
         program: Program = [(copy, total, taps[0])]
         for each in taps[1:]:
             program += [(copy, tap, each), (np.add, total, total, tap)]
@@ -85,7 +84,7 @@ class _Stage:
             if self.passed is not None:
                 np.not_equal(whole, 0, out=self.passed[block])
             execute(program)
-            np.divide(total, count, out=self.y[block])
+            np.divide(total, len(taps), out=self.y[block])
 
         return average
 
@@ -99,10 +98,9 @@ class _Stage:
         # As many axes as it takes to have those of a window apart.
         windows = convolve.dy.reshape((n, rows, height, columns, width, outer))
         bits = convolve.dy.view(BITS[self.y.itemsize])
-        count = np.array(height * width, self.y.dtype)
 
         def backward(block: slice, dy: Any) -> None:
-            share = dy if self.step.pool is None else dy / count
+            share = dy if self.step.pool is None else dy / (height * width)
             np.copyto(windows, share[:, :, None, :, None])
             if self.step.relu:
                 passed = self.y[block] != 0 if self.passed is None else self.passed[block]
