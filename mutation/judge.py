@@ -28,7 +28,7 @@ from conformance.operation import Expectation, Leaf, Operation, Setting, leaves,
 from conformance.operations import load, names
 from conformance.runner import request
 from refimpl import arrays, numpy_products
-from refimpl.layers import conv2d_in_cache
+from refimpl.layers import conv2d_in_cache, in_cache
 
 SMALL = 600
 """Elements: the oracle is asked about settings that are not frozen only where it answers soon."""
@@ -37,10 +37,13 @@ Form = Literal["fast", "readable", "strict", "divided"]
 FORMS: tuple[Form, ...] = get_args(Form)
 DIVIDED = ("layer.conv2d", "train.trajectory")
 """The operations whose fast form divides its work."""
-CACHE, SMALL_CACHE = conv2d_in_cache.CACHE, 700
-"""Bytes that a convolution fills at a time, as it is and for the form ``divided``."""
-DEEP, SMALL_DEEP = numpy_products.DEEP, 3
-"""Terms that are added in one product, the same way."""
+LIMITS: dict[tuple[Any, str], int] = {
+    (conv2d_in_cache, "CACHE"): 700,
+    (numpy_products, "DEEP"): 2,
+    (in_cache, "THREADED_FROM"): 0,
+}
+"""By what the fast form divides its work, and how small that is for the form ``divided``."""
+USUAL = {(module, name): getattr(module, name) for module, name in LIMITS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +145,8 @@ def _bits(leaf: Leaf) -> tuple[str, tuple[int, ...], bytes]:
 def fault(trial: Trial) -> str | None:
     """Return what is wrong with the answer to a trial, or ``None``."""
     arrays.FAST_FORMS = trial.form in ("fast", "divided")
-    conv2d_in_cache.CACHE = SMALL_CACHE if trial.form == "divided" else CACHE
-    numpy_products.DEEP = SMALL_DEEP if trial.form == "divided" else DEEP
+    for (module, name), limit in (LIMITS if trial.form == "divided" else USUAL).items():
+        setattr(module, name, limit)
     expected = trial.expected
     with np.errstate(all="ignore"):
         answer = _adapter(trial.form).run(trial.asked)

@@ -24,7 +24,8 @@ Made by `make mutants`; do not edit.
 a number, an argument, a comparison. The conformance suite alone is asked about each, none of refimpl's own
 tests: canonically, in each dialect and with each dial set by itself, of the fast forms on NumPy arrays, of
 the readable ones, and of these on the arrays of array-api-strict on a device that is not the default one;
-of convolutions also with so small a cache that images are divided.
+of convolutions and training runs, whose fast form takes a model's first layers together, also with limits so
+small that images, sums and threads divide the work.
 Questions that reach the changed function are put until an answer is wrong, {most:,} of them at most.
 
 {asked:,} mutants change more than a message and are reached. {equivalent:,} of them change nothing that can be
