@@ -107,7 +107,7 @@ def sum_of_products(factors: Iterable[tuple[Any, Any]], out: Any, spare: Any) ->
     """
     program: Program = []
     for a, b in factors:
-        for part in _slices(len(b)):
+        for part in _slices(*b.shape):
             target = spare if program else out
             multiplied = _multiply(a[..., part], b[part], target)
             program += [*multiplied, (np.add, out, out, spare)] if program else multiplied
@@ -131,7 +131,7 @@ def gram(a: Any, b: Any, total: Any, scratch: Scratch) -> Program:
     """Add the sum of ``a.T @ b`` over stacks (n, rows, k) and (n, rows, m) to ``total`` (k, m)."""
     program: Program = []
     n, rows, m = b.shape
-    for part in _slices(len(total)):
+    for part in _slices(*total.shape):
         target = total[part].reshape(-1)
         whole, pieces = _pieces(rows, target.size)
         for within, count in ((slice(0, whole), pieces), (slice(whole, rows), 1)):
@@ -143,15 +143,17 @@ def gram(a: Any, b: Any, total: Any, scratch: Scratch) -> Program:
             products = scratch("products", (n, count, left.shape[2], m))
             flat, added = products.reshape(n * count, target.size), scratch("sum", target.shape)
             program.append((np.matmul, products, left, right.reshape(*shape, m)))
-            # The sum of the products as one more product reads them once.
-            program.append((np.matmul, added, np.ones(len(flat), a.dtype), flat))
-            program.append((np.add, target, target, added))
+            if len(flat) > 1:
+                # The sum of the products as one more product reads them once.
+                program.append((np.matmul, added, np.ones(len(flat), a.dtype), flat))
+            program.append((np.add, target, target, added if len(flat) > 1 else flat[0]))
     return program
 
 
-def _slices(k: int) -> list[slice]:
-    """Return the slices, at least one, that divide an axis into the least pieces of at most DEEP."""
-    return [slice(start, start + DEEP) for start in range(0, max(k, 1), DEEP)]
+def _slices(k: int, m: int) -> list[slice]:
+    """Return the slices, at least one, of at most DEEP that divide an axis, unless a piece had few rows then."""
+    deep = DEEP if EVEN * DEEP * m < SMALL else k
+    return [slice(start, start + deep) for start in range(0, max(k, 1), max(deep, 1))]
 
 
 def _pieces(rows: int, size: int) -> tuple[int, int]:

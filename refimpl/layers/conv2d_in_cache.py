@@ -26,6 +26,9 @@ from ..numpy_memory import Scratch, zeros
 from ..numpy_products import Program, copy, execute, gram, sum_of_products
 from .windows import Axis
 
+SHORT = 8
+"""To copy fewer elements than this at a time takes longer than to copy them one by one in a long row."""
+
 CACHE = 2**21
 """Bytes of windows, and of what is computed from them, at once: what a core has for itself."""
 
@@ -107,9 +110,9 @@ class _Workspace:
         windows = self.windows[:, band.start : band.stop + self.margin]
         laid = self.laid[:, : windows.shape[1]]
         *_, together, across, inner = windows.shape
-        if across * inner >= windows.shape[2]:
+        if across * inner >= min(SHORT, windows.shape[2]):
             return [(copy, laid, windows)]
-        # NumPy copies along the last axis, which is shorter here than that of the windows in a row.
+        # NumPy copies what lies side by side, which here is less than it takes to begin.
         taps = product(range(together), range(across), range(inner))
         return [(copy, laid[..., i, j, c], windows[..., i, j, c]) for i, j, c in taps]
 
@@ -228,8 +231,13 @@ class Backward(_Workspace):
             top = band.start * rows.stride + i * rows.dilation
             pixels = self.dbordered[:, top : top + reach : rows.stride]
             for j, column in enumerate(columns.taps()):
-                # A tap at its place in whole rows: what is added lies side by side.
-                alone = self.alone[j][:, : dlaid.shape[1]]
-                program.append((copy, alone[:, :, column], dlaid[..., i, j, :]))
-                program.append((np.add, pixels, pixels, alone))
+                tap = dlaid[..., i, j, :]
+                if columns.stride > 1:
+                    target = pixels[:, :, column]
+                else:
+                    # In whole rows, the others of them 0, what is added lies side by side.
+                    target, alone = pixels, self.alone[j][:, : dlaid.shape[1]]
+                    program.append((copy, alone[:, :, column], tap))
+                    tap = alone
+                program.append((np.add, target, target, tap))
         return program

@@ -121,11 +121,12 @@ def run(
     stages: list[_Stage] = []
     for step in steps:
         stages.append(_Stage(step, stages[-1].y if stages else x))
-    fitting = min(stage.convolution.images for stage in stages)
-    images = max(1, min(fitting, -(-len(x) // PARTS)))
-    blocks = [slice(i, min(i + images, len(x))) for i in range(0, len(x), images)]
     most = max(stage.convolution.multiplications for stage in stages)
-    parts = [blocks[part] for part in dealt(len(blocks), PARTS if most >= THREADED_FROM else 1)]
+    count = PARTS if most >= THREADED_FROM else 1
+    fitting = min(stage.convolution.images for stage in stages)
+    images = max(1, min(fitting, -(-len(x) // count)))
+    blocks = [slice(i, min(i + images, len(x))) for i in range(0, len(x), images)]
+    parts = [blocks[part] for part in dealt(len(blocks), count)]
 
     def prepare() -> Callable[[list[slice]], None]:
         scratch = Scratch(x.dtype)
