@@ -151,7 +151,7 @@ def gram(a: Any, b: Any, total: Any, scratch: Scratch) -> Program:
 
 
 def _slices(k: int, m: int) -> list[slice]:
-    """Return the slices, at least one, of at most DEEP that divide an axis, unless a piece had few rows then."""
+    """Return the slices of at most DEEP that divide an axis, or one if pieces would have few rows."""
     deep = DEEP if EVEN * DEEP * m < SMALL else k
     return [slice(start, start + deep) for start in range(0, max(k, 1), max(deep, 1))]
 
