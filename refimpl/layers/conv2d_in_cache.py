@@ -127,8 +127,8 @@ class Forward(_Workspace):
 
     Attributes:
         x: (n, height, width, inner), to be filled with them.
-        parts: what they give, (n, height, columns * outer), for so many rows after the other: the
-            rows, a program, and the operation that is left, without the place to write to.
+        parts: for one band of rows after the other the band, the program that computes it, and the
+            last function with its arguments, which then writes (n, height, columns * outer) to its place.
     """
 
     def __init__(self, convolution: Convolution, n: int, relu: bool, scratch: Scratch) -> None:
@@ -192,8 +192,7 @@ class Backward(_Workspace):
             self.dbordered = zeros(self.bordered.shape, scratch.dtype)
             self.dx = self.inside(self.dbordered)
             self.turned = [np.ascontiguousarray(matrix.T) for matrix in convolution.kernel]
-            whole = (n, self.laid.shape[1], *self.bordered.shape[2:])
-            self.alone = [zeros(whole, scratch.dtype) for _ in range(convolution.columns.window)]
+            self.alone: dict[int, Any] = {}
             self.program.append((copy, self.dbordered, 0))
         for band in convolution.bands():
             height = band.stop - band.start
@@ -235,9 +234,16 @@ class Backward(_Workspace):
                 if columns.stride > 1:
                     target = pixels[:, :, column]
                 else:
-                    # In whole rows, the others of them 0, what is added lies side by side.
-                    target, alone = pixels, self.alone[j][:, : dlaid.shape[1]]
+                    # In whole rows, of which the rest is 0, what is added lies side by side.
+                    target, alone = pixels, self._alone(j)[:, : dlaid.shape[1]]
                     program.append((copy, alone[:, :, column], tap))
                     tap = alone
                 program.append((np.add, target, target, tap))
         return program
+
+    def _alone(self, column: int) -> Any:
+        """Return rows of the image for one column of the window, 0 where that never comes."""
+        if column not in self.alone:
+            shape = (self.n, self.laid.shape[1], *self.bordered.shape[2:])
+            self.alone[column] = zeros(shape, self.scratch.dtype)
+        return self.alone[column]
