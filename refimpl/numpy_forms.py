@@ -339,24 +339,26 @@ def sum_of_squares(arrays: Sequence[Any], dtype: Any) -> float | None:
     vanish is less than the smallest normal number for each element, so a sum of more than 2^30
     times all of that has lost nothing that its last digit could show.
     """
-    rows, count, total = [], 0, 0.0
+    parts, count, total = [], 0, 0.0
+    at_once = ROWS_AT_ONCE * SQUARES_AT_ONCE
 
     def squares(part: Any) -> float:
         part = part.astype(dtype, copy=False)
-        return float(np.sum(np.vecdot(part, part), dtype=np.float64))
+        whole = part.size - part.size % SQUARES_AT_ONCE
+        rows, rest = part[:whole].reshape(-1, SQUARES_AT_ONCE), part[whole:]
+        sums = np.add.reduce(np.vecdot(rows, rows), dtype=np.float64)
+        return float(sums) + float(rest.dot(rest))
 
     with quiet():
         for array in arrays:
             flat = array.reshape(-1) if array.flags.c_contiguous else array.ravel(order="K")
-            size = flat.size
-            count += size
-            whole = size - size % SQUARES_AT_ONCE if size >= 2 * SQUARES_AT_ONCE else 0
-            rest = (flat[whole:] if whole else flat).astype(dtype, copy=False)
-            total += float(rest.dot(rest))
-            for start in range(0, whole, ROWS_AT_ONCE * SQUARES_AT_ONCE):
-                stop = min(start + ROWS_AT_ONCE * SQUARES_AT_ONCE, whole)
-                rows.append(flat[start:stop].reshape(-1, SQUARES_AT_ONCE))
-        if rows:
-            total += sum(_each(squares, rows, count))
+            count += flat.size
+            if flat.size < 2 * SQUARES_AT_ONCE:
+                flat = flat.astype(dtype, copy=False)
+                total += float(flat.dot(flat))
+            else:
+                parts += [flat[start : start + at_once] for start in range(0, flat.size, at_once)]
+        if parts:
+            total += sum(_each(squares, parts, count))
     tiny, largest = _RANGE[np.dtype(dtype).itemsize]
     return total if count * tiny * 2.0**30 < total <= largest else None
