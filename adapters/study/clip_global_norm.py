@@ -43,8 +43,8 @@ def stages() -> tuple[Stage, ...]:
             weight tensor. For the global norm they count as one long vector: every element is squared, and all
             squares are added. The squares of the tensors can be added one tensor at a time.""",
             r"S = \sum_t \sum_i g_{t,i}^2",
-            (excerpt(numpy_forms.sum_of_squares, "def squares(part", "return float(np.sum",
-                ("return float(np.sum",)),), numbers.CASE, numbers.squares),
+            (excerpt(numpy_forms.sum_of_squares, "def squares(part", "return float(sums",
+                ("sums = np.add", "return float(sums")),), numbers.CASE, numbers.squares),
         Stage("norm", "Take the root", """The root of the sum is the length of that vector, its 2-norm. It is
             always taken over the gradient before clipping, and this is the number that training logs show.""",
             r"n = \sqrt{S} = \lVert g \rVert_2",
