@@ -1,7 +1,7 @@
 """The convolutions that a model begins with, each with its ReLU and its pooling, as one pass of NumPy.
 
 It is what :func:`refimpl.models.run` does with ``conv2d``, ``relu`` and ``avg_pool2d`` layer by layer,
-but for a few images after the other: ``tests/refimpl/test_fast_paths.py`` holds the two together.
+but for a few images after the other: ``tests/refimpl/test_in_cache.py`` holds the two together.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from .layers.checks import check_pair, check_upstream
+from .layers.checks import check_upstream
 from .layers.conv2d import placed
 from .layers.in_cache import Step
 from .layers.in_cache import run as run_steps
+from .layers.windows import NO_PADDING, place
 from .numpy_stacks import RELU
 
 GEOMETRY = {"stride", "padding", "dilation"}
@@ -35,7 +36,7 @@ def run(
     steps: list[Step] = []
     seen, taken = x, 0
     for layer in model:
-        step = _with(layer, steps[-1]) if steps else None
+        step = _with(layer, steps[-1], seen) if steps else None
         if step is not None:
             steps[-1] = step
         else:
@@ -66,13 +67,13 @@ def _convolution(layer: Mapping[str, Any], params: Sequence[Any], x: Any) -> Ste
     return Step(weight, bias, *placed(x, weight, bias, **options))
 
 
-def _with(layer: Mapping[str, Any], step: Step) -> Step | None:
-    """Return a step with one layer more; None if the layer does not belong to it."""
+def _with(layer: Mapping[str, Any], step: Step, y: Any) -> Step | None:
+    """Return a step, which gives ``y``, with one layer more; None if the layer does not belong to it."""
     if step.pool is None and not step.relu and layer == RELU:
         return step._replace(relu=True)
     if step.pool is None and layer["operation"] == "layer.avg_pool2d" and layer.keys() == POOL:
-        rows, columns, _ = step.outputs
-        height, width = check_pair("window", layer["window"])
-        if rows % height == 0 and columns % width == 0:
-            return step._replace(pool=(height, width))
+        window = layer["window"]
+        rows, columns = place(y, window, window, NO_PADDING, (1, 1), ceil_mode=False)
+        if rows.tiles and columns.tiles:
+            return step._replace(pool=(rows.window, columns.window))
     return None
