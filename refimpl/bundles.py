@@ -37,7 +37,8 @@ class Cut:
             for place in group:
                 shape = given[place].shape
                 stop = start + math.prod(shape)
-                self.pieces[place] = len(self.sizes), slice(start, stop), shape
+                flat = shape == (stop - start,)
+                self.pieces[place] = len(self.sizes), slice(start, stop), None if flat else shape
                 start = stop
             self.sizes.append(start)
         self.reshape = numpy_forms.reshape if arrays.is_numpy(xp) else xp.reshape
@@ -57,7 +58,11 @@ class Cut:
 
     def part(self, wholes: list[Array]) -> Bundle:
         """Return the list of which these are the flat arrays."""
-        views = [self.reshape(wholes[of][where], shape) for of, where, shape in self.pieces]
+        reshape = self.reshape
+        views = [
+            wholes[of][where] if shape is None else reshape(wholes[of][where], shape)
+            for of, where, shape in self.pieces
+        ]
         return Bundle(views, wholes, self)
 
 

@@ -40,11 +40,17 @@ THREADED_FROM = 2**18
 JOINED_UP_TO = 2**15
 """So many elements in all are joined, if they are those of several arrays, before anything is done."""
 
-SQUARES_AT_ONCE = 4096
-"""So many squares, or fewer than twice as many, are added in the array's own dtype; their sums in float64."""
+SQUARES_AT_ONCE = 2**20
+"""The squares of so many elements are one thread's to add at a time."""
 
-ROWS_AT_ONCE = 256
-"""So many such sums are one thread's at a time."""
+SUMMED = 2**13
+"""Fewer squares than these are added in the array's own dtype; more in rows, and the rows' sums in float64."""
+
+ROWS = 2**9
+"""So many rows a part has, or more: for 500 products or fewer, of any length, NumPy keeps Python's lock."""
+
+EVEN = 2**5
+"""Rows of a multiple of so many squares leave no odd ones, which take as long as many."""
 
 
 def smallest(keys: Sequence[Any], k: int) -> Any:
@@ -283,16 +289,20 @@ def any_outside(indices: Any, stop: int) -> bool:
 
 def cross_entropies(logits: Any, targets: Any) -> tuple[Any, Callable[[], Any]]:
     """Return the sums of :mod:`refimpl.losses`, with the targets' own terms taken and put by index."""
-    rows = np.arange(len(targets))
+    examples, classes = logits.shape
+    own = np.arange(0, examples * classes, classes)
+    own += targets
     # Few classes: the maximum of whole columns takes half as long as that of each short row.
-    shifted = logits - np.maximum.reduce(logits.T.copy(), axis=0)[:, None]
-    target = shifted[rows, targets]
+    largest = np.maximum.reduce(logits.T.copy(), 0)
+    shifted = np.subtract(logits, largest[:, None], order="C")
+    flat = shifted.reshape(-1)
+    target = flat[own]
     powers = np.exp(shifted, out=shifted)
-    powers[rows, targets] = 0.0
-    rest = np.add.reduce(powers, axis=1)
+    flat[own] = 0.0
+    rest = np.add.reduce(powers, 1)
 
     def gradient() -> Any:
-        powers[rows, targets] = -rest
+        flat[own] = -rest
         return powers / (np.exp(target) + rest)[:, None]
 
     return np.add.reduce(np.log1p(np.expm1(target) + rest) - target), gradient
@@ -340,12 +350,12 @@ def sum_of_squares(arrays: Sequence[Any], dtype: Any) -> float | None:
     times all of that has lost nothing that its last digit could show.
     """
     parts, count, total = [], 0, 0.0
-    at_once = ROWS_AT_ONCE * SQUARES_AT_ONCE
 
     def squares(part: Any) -> float:
         part = part.astype(dtype, copy=False)
-        whole = part.size - part.size % SQUARES_AT_ONCE
-        rows, rest = part[:whole].reshape(-1, SQUARES_AT_ONCE), part[whole:]
+        length = max(EVEN, part.size // ROWS // EVEN * EVEN)
+        whole = part.size - part.size % length
+        rows, rest = part[:whole].reshape(-1, length), part[whole:]
         sums = np.add.reduce(np.vecdot(rows, rows), dtype=np.float64)
         return float(sums) + float(rest.dot(rest))
 
@@ -353,11 +363,12 @@ def sum_of_squares(arrays: Sequence[Any], dtype: Any) -> float | None:
         for array in arrays:
             flat = array.reshape(-1) if array.flags.c_contiguous else array.ravel(order="K")
             count += flat.size
-            if flat.size < 2 * SQUARES_AT_ONCE:
+            if flat.size < SUMMED:
                 flat = flat.astype(dtype, copy=False)
                 total += float(flat.dot(flat))
             else:
-                parts += [flat[start : start + at_once] for start in range(0, flat.size, at_once)]
+                starts = range(0, flat.size, SQUARES_AT_ONCE)
+                parts += [flat[start : start + SQUARES_AT_ONCE] for start in starts]
         if parts:
             total += sum(_each(squares, parts, count))
     tiny, largest = _RANGE[np.dtype(dtype).itemsize]

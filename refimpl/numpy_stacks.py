@@ -17,10 +17,16 @@ import numpy as np
 from .arrays import namespace
 from .bundles import cut_of
 from .layers.checks import check_upstream
-from .numpy_forms import at_least_zero, passed_above_zero
+from .numpy_forms import BITS
 from .numpy_products import SMALL
 
 RELU = {"operation": "layer.relu"}
+
+_CONSTANTS = {
+    np.dtype(name): (np.zeros((), name), np.ones((), BITS[np.dtype(name).itemsize]))
+    for name in ("float32", "float64")
+}
+"""0, and 1 as an integer of the same size: NumPy takes longer to make an array of a number than to add it."""
 
 
 def run(
@@ -28,10 +34,12 @@ def run(
 ) -> tuple[Any, Callable[..., tuple[Any, list[Any]]]] | None:
     """Return the output and the way back, as :func:`refimpl.models.run`; None if this is not for it."""
     dtype, count = x.dtype, len(params)
-    if dtype.kind != "f" or dtype.itemsize < 4 or x.ndim != 2 or not count:
+    if dtype not in _CONSTANTS or x.ndim != 2 or not count:
         return None
+    zero, one = _CONSTANTS[dtype]
     taken = 0
-    inputs: list[tuple[Any, Any]] = []
+    # Of each layer the input and the weight; of ReLU the output, which says as well what passed.
+    kept: list[tuple[Any, Any]] = []
     for layer in model:
         weight = None
         if layer != RELU:
@@ -46,30 +54,36 @@ def run(
             )
             if not fits or not weight.dtype == bias.dtype == dtype or len(x) * weight.size >= SMALL:
                 return None
-        inputs.append((x, weight))
-        if weight is None:
-            x = at_least_zero(x)
-        else:
-            x = np.matmul(x, weight)
+        if weight is not None:
+            kept.append((x, weight))
+            x = x.dot(weight)
             x += bias
+            continue
+        # What the layer before has made is nobody else's: it is written over.
+        x = np.maximum(x, zero, out=x if kept else None)
+        x += zero
+        kept.append((x, None))
     if taken != count:
         return None
-    y = x
+    # Whoever gets it may write to it.
+    y = x.copy() if kept[-1][1] is None else x
 
     def backprop(dy: Any, with_dx: bool = True) -> tuple[Any, list[Any]]:
         check_upstream(dy, y)
         cut = cut_of(namespace(y), params)
         grads = cut.part([np.empty(cut.sizes[0], dtype)])
         place = count
-        for number in range(len(inputs) - 1, -1, -1):
-            given, weight = inputs[number]
+        for number in range(len(kept) - 1, -1, -1):
+            given, weight = kept[number]
             if weight is None:
-                dy = passed_above_zero(given, dy)
+                passed = np.minimum(given.view(one.dtype), one)
+                bits = np.multiply(dy.view(one.dtype), passed, out=passed)
+                dy = bits.view(dtype)
                 continue
             place -= 2
-            np.matmul(given.T, dy, out=grads[place])
-            np.add.reduce(dy, axis=0, out=grads[place + 1])
-            dy = np.matmul(dy, weight.T) if number or with_dx else None
+            given.T.dot(dy, grads[place])
+            np.add.reduce(dy, 0, None, grads[place + 1])
+            dy = dy.dot(weight.T) if number or with_dx else None
         return dy, grads
 
     return y, backprop

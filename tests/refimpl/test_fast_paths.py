@@ -215,11 +215,12 @@ def test_avg_pool2d_of_many_images_a_few_at_a_time(
         same_bits(fast, slow)
 
 
-# Norms: the same squares, added in another order, and in float64 across rows of 4096.
+# Norms: the same squares, added in another order, and in float64 across rows of at most 2048.
 
 GRADS = {
     "ordinary": [normal(40, (7, 11)), normal(41, (3,))],
-    "long": [normal(42, (2, 2500)), normal(43, (4097,)), normal(59, (4096,)), normal(44, (0, 3))],
+    "long": [normal(42, (2, 2500)), normal(43, (8191,)), normal(59, (8192,)), normal(44, (0, 3))],
+    "longer": [normal(60, (8193,)), normal(61, (3, 6007)), normal(62, (2, 17, 1999))],
     "one float64": [normal(45, (40,)), normal(46, (30,), np.float64)],
     "transposed and strided": [normal(47, (40, 30)).T, normal(48, (50, 8))[::3, 1::2]],
     "float16": [(normal(49, (600,)) * 9000).astype(np.float16)],
@@ -252,8 +253,8 @@ def test_global_norm(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_global_norm_of_many_is_closer_than_a_sum_in_one_dtype() -> None:
     grads = [normal(55, (1000, 1000)), normal(56, (999,))]
     exact = np.sqrt(sum(np.sum(g.astype(np.float64) ** 2) for g in grads))
-    # 4096 squares in float32 in any order, then float64: 2048 u of the root, and its own rounding.
-    assert abs(float(global_norm(grads)) - exact) <= 2050 * UNIT["float32"] * exact
+    # 2048 squares in float32 in any order, then float64: 1024 u of the root, and its own rounding.
+    assert abs(float(global_norm(grads)) - exact) <= 1026 * UNIT["float32"] * exact
 
 
 @pytest.mark.parametrize("name", GRADS)
@@ -626,6 +627,19 @@ def test_a_stack_of_dense_layers(
             same_bits(one, other)
 
 
+@pytest.mark.parametrize("name", STACKS)
+def test_whoever_gets_the_output_of_a_stack_may_write_to_it(name: str) -> None:
+    params = [normal(i, s) for i, s in enumerate([(5, 4), (4,), (4, 3), (3,)])]
+    x, dy = normal(9, (7, 5)), normal(3, (7, 3))
+    dx, grads = models.forward(STACKS[name], params, x)[1](dy)
+    before = [dy.copy(), x.copy()]
+    y, backprop = models.forward(STACKS[name], params, x)
+    y[...] = -1.0
+    again, others = backprop(dy)
+    for one, other in zip([dx, *grads, *before], [again, *others, dy, x], strict=True):
+        same_bits(one, other)
+
+
 @pytest.mark.parametrize(
     ("model", "shapes", "dtype"),
     [
@@ -658,11 +672,12 @@ def test_what_is_no_small_stack(model: Any, shapes: Any, dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("shape", [(0, 3), (1, 1), (5, 1), (6, 4), (70, 9)])
+@pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_softmax_cross_entropy(
-    dtype: str, shape: tuple[int, int], reduction: str, monkeypatch: pytest.MonkeyPatch
+    dtype: str, shape: tuple[int, int], order: Any, reduction: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logits = normal(5, shape, dtype) * 9
+    logits = np.asarray(normal(5, shape, dtype) * 9, order=order)
     targets = np.random.default_rng(6).integers(0, shape[1], shape[0])
     if shape[0] > 5:
         logits[0], logits[1, 0], logits[2, 1], logits[3, 2] = -0.0, np.inf, -np.inf, np.nan
