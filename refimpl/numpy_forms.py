@@ -138,19 +138,19 @@ def _at_least(array: Any, low: Any, high: Any) -> tuple[Any, Any, Any, int]:
 
 def elementwise(function: Callable[..., Any], arrays: Sequence[Any]) -> Any:
     """Return :func:`refimpl.arrays.elementwise`, the operations taking turns on a block in the cache."""
-    size = arrays[0].size
     if not _divisible(arrays):
         return function(*arrays)
-    blocks = function(*[array.reshape(size)[:BLOCK] for array in arrays])
-    results = [empty((size,), block.dtype) for block in blocks]
-    for result, block in zip(results, blocks, strict=True):
-        result[:BLOCK] = block
+    size = arrays[0].size
+    # What comes of one element says how many results there are, and of which dtypes.
+    results = [
+        empty((size,), made.dtype) for made in function(*[a.reshape(size)[:1] for a in arrays])
+    ]
 
     def write(outs: Sequence[Any], *given: Any) -> None:
         for out, made in zip(outs, function(*given), strict=True):
             out[...] = made
 
-    _in_blocks(write, arrays, results, BLOCK)
+    _in_blocks(write, arrays, results)
     return tuple(result.reshape(arrays[0].shape) for result in results)
 
 
@@ -158,9 +158,7 @@ def _divisible(arrays: Sequence[Any]) -> bool:
     return arrays[0].size >= 2 * BLOCK and all(array.flags.c_contiguous for array in arrays)
 
 
-def _in_blocks(
-    write: Callable[..., None], arrays: Sequence[Any], results: Sequence[Any], first: int = 0
-) -> None:
+def _in_blocks(write: Callable[..., None], arrays: Sequence[Any], results: Sequence[Any]) -> None:
     """Let a function write the results of one block of the arrays after the other, in several threads."""
     size = arrays[0].size
     flat = [array.reshape(size) for array in arrays]
@@ -170,7 +168,7 @@ def _in_blocks(
             block = slice(start, start + BLOCK)
             write([result[block] for result in results], *[array[block] for array in flat])
 
-    starts, at_once = range(first, size, BLOCK), THREADED_FROM // BLOCK
+    starts, at_once = range(0, size, BLOCK), THREADED_FROM // BLOCK
     parts = [starts[i : i + at_once] for i in range(0, len(starts), at_once)]
     numpy_threads.in_parallel(lambda: work, parts)
 
