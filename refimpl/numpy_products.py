@@ -8,7 +8,8 @@ NumPy makes one call for each matrix of a stack.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,24 @@ WORTHWHILE = 8
 Program = list[tuple[Any, ...]]
 """Functions of NumPy, each with what it writes to and what it takes: arrays that stay where they are."""
 
+Calls = list[Callable[[], Any]]
 
-def execute(program: Program) -> None:
-    """Call the functions of a program, one after the other."""
-    for function, out, *given in program:
-        function(*given, out=out)
+
+def calls(program: Program) -> Calls:
+    """Return a program as calls that need no more arguments.
+
+    Between two calls of NumPy a thread holds Python's lock, and the others that come back from one wait.
+    """
+    return [
+        partial(np.copyto, out, *given) if function is copy else partial(function, *given, out=out)
+        for function, out, *given in program
+    ]
+
+
+def execute(calls: Calls) -> None:
+    """Make one call after the other."""
+    for call in calls:
+        call()
 
 
 def copy(given: Any, *, out: Any) -> None:

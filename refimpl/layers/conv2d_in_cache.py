@@ -26,14 +26,14 @@ import numpy as np
 
 from .. import numpy_products
 from ..numpy_memory import Scratch, zeros
-from ..numpy_products import Program, copy, execute, gram, sum_of_products
+from ..numpy_products import Calls, Program, calls, copy, execute, gram, sum_of_products
 from .windows import Axis
 
 SHORT = 8
 """To copy fewer elements than this at a time takes longer than to copy them one by one in a long row."""
 
 LONG = 2**14
-"""So many elements share an operand, or a row if it has more: fewer cost more calls, more leave the first cache."""
+"""So many elements share an operand, or a row if it has more: fewer cost calls, more leave the first cache."""
 
 CACHE = 2**21
 """Bytes of windows, and of what is computed from them, at once: what a core has for itself."""
@@ -194,7 +194,7 @@ class Forward(_Workspace):
     """What a thread needs to convolve ``n`` images.
 
     Attributes:
-        parts: for one band of rows after the other the band, the program that computes it, and the
+        parts: for one band of rows after the other the band, the calls that compute it, and the
             last function with its arguments, which then writes to its place.
     """
 
@@ -208,7 +208,7 @@ class Forward(_Workspace):
         shared = max(row, LONG - LONG % row)
         self.bias = np.empty(shared, scratch.dtype) if with_bias else None
         self.relu, zero = relu, np.zeros(shared, scratch.dtype)
-        self.parts: list[tuple[slice, Program, tuple[Any, ...]]] = []
+        self.parts: list[tuple[slice, Calls, tuple[Any, ...]]] = []
         for band in geometry.bands:
             height = band.stop - band.start
             shape = n, height * across, outer
@@ -226,7 +226,7 @@ class Forward(_Workspace):
             function, _, *given = finish.pop() if finish else (copy, result, result)
             factors = zip(self.seen(self.laid, height), self.kernel, strict=True)
             program = sum_of_products(factors, out, spare) + finish
-            self.parts.append((band, program, (function, *given)))
+            self.parts.append((band, calls(program), (function, *given)))
 
     def load(self, weight: Any, bias: Any = None) -> None:
         """Take the weight and the bias for what comes."""
@@ -239,9 +239,9 @@ class Forward(_Workspace):
     def __call__(self, x: Any, windows: Any, y: Any) -> None:
         """Write what images give to ``y``, (n, rows, columns, outer), in C order."""
         windows = self.see(x, windows)
-        for band, program, (last, *given) in self.parts:
+        for band, begun, (last, *given) in self.parts:
             self.lay_out(windows, band)
-            execute(program)
+            execute(begun)
             last(*given, out=y[:, band].reshape(given[0].shape))
 
 
@@ -252,7 +252,7 @@ class Backward(_Workspace):
         dy: (n, rows, columns, outer), to be filled with the upstream gradient.
         dx: the gradient of the images; None if it is not asked for.
         dkernel, dbias: to which the gradients of the weight and of the bias are added.
-        parts: for one band of rows after the other the band, and the program that goes back.
+        parts: for one band of rows after the other the band, and the calls that go back.
     """
 
     def __init__(self, geometry: Geometry, n: int, with_dx: bool, scratch: Scratch) -> None:
@@ -267,10 +267,10 @@ class Backward(_Workspace):
             self.dx = geometry.inside(self.dbordered)
             self.turned = np.empty(self.kernel.transpose(0, 2, 1).shape, scratch.dtype)
             self.alone: dict[int, Any] = {}
-        self.parts: list[tuple[slice, Program]] = []
+        self.parts: list[tuple[slice, Calls]] = []
         for band in geometry.bands:
-            program = self._gradients(band)
-            self.parts.append((band, program + self._spread(band) if with_dx else program))
+            program = self._gradients(band) + (self._spread(band) if with_dx else [])
+            self.parts.append((band, calls(program)))
 
     def load(self, weight: Any) -> None:
         """Take the weight for what comes, whose gradients are 0 so far."""
@@ -280,9 +280,9 @@ class Backward(_Workspace):
     def __call__(self, x: Any, windows: Any) -> None:
         """Add what images and ``dy`` give to the gradients; write ``dx``."""
         windows = self.see(x, windows)
-        for band, program in self.parts:
+        for band, whole in self.parts:
             self.lay_out(windows, band)
-            execute(program)
+            execute(whole)
 
     def _part(self, band: slice) -> Any:
         return self.dy[:, band].reshape(self.n, -1, self.geometry.outer)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..numpy_forms import BITS
 from ..numpy_memory import Scratch, empty
-from ..numpy_products import Program, copy, execute
+from ..numpy_products import Program, calls, copy, execute
 from ..numpy_threads import PARTS, dealt, in_parallel
 from .conv2d_in_cache import Backward, Forward, Geometry
 from .windows import Axis
@@ -75,9 +75,10 @@ class _Forward:
         self.whole = scratch("whole", (n, *kind.geometry.outputs))
         first, *others = [self.whole[:, rows, columns] for rows, columns in kind.taps]
         tap, self.total = (scratch(name, first.shape) for name in ("tap", "total"))
-        self.program: Program = [(copy, self.total, first)]
+        program: Program = [(copy, self.total, first)]
         for each in others:
-            self.program += [(copy, tap, each), (np.add, self.total, self.total, tap)]
+            program += [(copy, tap, each), (np.add, self.total, self.total, tap)]
+        self.add_up = calls(program)
 
     def __call__(self, x: Any, windows: Any, y: Any, passed: Any) -> None:
         """Write what images give to ``y``, and to ``passed`` where ReLU let something through."""
@@ -87,7 +88,7 @@ class _Forward:
         self.convolve(x, windows, self.whole)
         if self.kind.relu:
             np.not_equal(self.whole, 0, out=passed)
-        execute(self.program)
+        execute(self.add_up)
         np.divide(self.total, len(self.kind.taps), out=y)
 
 
