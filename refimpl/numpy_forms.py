@@ -16,6 +16,7 @@ import numpy as np
 
 from . import numpy_threads
 from .numpy_memory import empty
+from .numpy_traces import traced
 
 _RANGE = {
     4: (2.0**-126, float(np.finfo(np.float32).max)),
@@ -141,16 +142,19 @@ def elementwise(function: Callable[..., Any], arrays: Sequence[Any]) -> Any:
     if not _divisible(arrays):
         return function(*arrays)
     size = arrays[0].size
-    # What comes of one element says how many results there are, and of which dtypes.
-    results = [
-        empty((size,), made.dtype) for made in function(*[a.reshape(size)[:1] for a in arrays])
-    ]
+    elements = [array.reshape(size)[:1] for array in arrays]
+    trace = traced(function, elements)
+    if trace is not None:
+        results = [empty((size,), dtype) for dtype in trace.results]
+        _in_blocks(lambda: trace.prepare(BLOCK), arrays, results)
+    else:
+        results = [empty((size,), made.dtype) for made in function(*elements)]
 
-    def write(outs: Sequence[Any], *given: Any) -> None:
-        for out, made in zip(outs, function(*given), strict=True):
-            out[...] = made
+        def write(outs: Sequence[Any], *given: Any) -> None:
+            for out, made in zip(outs, function(*given), strict=True):
+                out[...] = made
 
-    _in_blocks(write, arrays, results)
+        _in_blocks(lambda: write, arrays, results)
     return tuple(result.reshape(arrays[0].shape) for result in results)
 
 
@@ -158,19 +162,29 @@ def _divisible(arrays: Sequence[Any]) -> bool:
     return arrays[0].size >= 2 * BLOCK and all(array.flags.c_contiguous for array in arrays)
 
 
-def _in_blocks(write: Callable[..., None], arrays: Sequence[Any], results: Sequence[Any]) -> None:
-    """Let a function write the results of one block of the arrays after the other, in several threads."""
+def _in_blocks(
+    prepare: Callable[[], Callable[..., None]], arrays: Sequence[Any], results: Sequence[Any]
+) -> None:
+    """Write the results of one block of the arrays after the other, in several threads.
+
+    ``prepare`` makes, for each thread, a function of the blocks of the results and of the arrays.
+    """
     size = arrays[0].size
     flat = [array.reshape(size) for array in arrays]
 
-    def work(starts: range) -> None:
-        for start in starts:
-            block = slice(start, start + BLOCK)
-            write([result[block] for result in results], *[array[block] for array in flat])
+    def begin() -> Callable[[range], None]:
+        write = prepare()
+
+        def work(starts: range) -> None:
+            for start in starts:
+                block = slice(start, start + BLOCK)
+                write([result[block] for result in results], *[array[block] for array in flat])
+
+        return work
 
     starts, at_once = range(0, size, BLOCK), THREADED_FROM // BLOCK
     parts = [starts[i : i + at_once] for i in range(0, len(starts), at_once)]
-    numpy_threads.in_parallel(lambda: work, parts)
+    numpy_threads.in_parallel(begin, parts)
 
 
 def at_least_zero(array: Any) -> Any:
@@ -185,7 +199,7 @@ def at_least_zero(array: Any) -> Any:
         np.add(out, zero, out=out)
 
     result = empty((array.size,), array.dtype)
-    _in_blocks(write, [array], [result])
+    _in_blocks(lambda: write, [array], [result])
     return result.reshape(array.shape)
 
 
@@ -199,7 +213,7 @@ def passed_above_zero(array: Any, upstream: Any) -> Any:
         np.multiply(dy.view(unsigned), ~(given <= zero), out=outs[0].view(unsigned))
 
     result = empty((array.size,), upstream.dtype)
-    _in_blocks(write, [array, upstream], [result])
+    _in_blocks(lambda: write, [array, upstream], [result])
     return result.reshape(array.shape)
 
 

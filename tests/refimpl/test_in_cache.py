@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -207,3 +208,65 @@ def test_memory_does_not_grow_with_the_image(deep: int, monkeypatch: pytest.Monk
     # Beside arrays as large as x and y (dx, and where x, dx and dy stand) there is what the cache holds.
     assert large - small < 5 * (x_large - x_small)
     assert large < 5 * x_large + 8 * 2**16
+
+
+def steps(model: Any, seed: int, images: int = 11) -> list[bytes]:
+    """Return the bits of what a pass gives forward and back."""
+    params = models.initial_params(model, (9, 8, 2), seed)
+    x = np.random.default_rng(seed).standard_normal((images, 9, 8, 2)).astype("float32")
+    return [array.tobytes() for array in gradients(model, params, x, True, seed)]
+
+
+@pytest.fixture
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_cache, "_kept", in_cache._Kept())
+
+
+@pytest.mark.usefixtures("nothing_kept")
+@pytest.mark.parametrize("name", MODELS)
+def test_a_kept_workspace_forgets_what_it_computed(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conv2d_in_cache, "CACHE", 10**4)
+    model, _ = MODELS[name]
+    first = steps(model, 3)
+    params = [np.full_like(p, np.nan) for p in models.initial_params(model, (9, 8, 2), 4)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        gradients(model, params, np.full((11, 9, 8, 2), np.inf, np.float32), True)
+    other = steps(model, 5, images=13)
+    assert steps(model, 3) == first
+    monkeypatch.setattr(in_cache, "_kept", in_cache._Kept())
+    assert steps(model, 5, images=13) == other
+
+
+@pytest.mark.usefixtures("nothing_kept")
+def test_workspaces_are_kept_but_not_too_many_and_not_too_large(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def made(filters: int, kernel: list[int]) -> int:
+        """Return how many workspaces have been made when this convolution is done."""
+        params = [np.ones((*kernel, 2, filters), np.float32), np.ones(filters, np.float32)]
+        models.forward([conv(filters, kernel), RELU], params, np.ones((11, 9, 8, 2), np.float32))
+        info = in_cache._kept.forward.cache_info()
+        assert info.currsize <= in_cache.KEPT
+        return info.misses
+
+    assert [made(3, [3, 2]) for _ in range(3)] == [1, 1, 1]
+    others = [made(filters, [2, 2]) for filters in range(1, in_cache.KEPT)]
+    assert others == list(range(2, in_cache.KEPT + 1))
+    assert made(3, [3, 2]) == in_cache.KEPT
+    assert made(1, [1, 1]) == in_cache.KEPT + 1
+    assert made(1, [2, 2]) == in_cache.KEPT + 2  # the one that had waited longest had gone
+    monkeypatch.setattr(in_cache, "LARGEST", 11 * 9 * 8 * 5 * 4 - 1)
+    assert made(5, [1, 1]) == in_cache.KEPT + 2
+    monkeypatch.setattr(in_cache, "LARGEST", 11 * 9 * 8 * 5 * 4)
+    assert made(5, [1, 1]) == in_cache.KEPT + 3
+
+
+def test_threads_have_workspaces_of_their_own() -> None:
+    model, _ = MODELS["all"]
+    known = [steps(model, seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            assert list(pool.map(lambda seed: steps(model, seed), range(4))) == known
