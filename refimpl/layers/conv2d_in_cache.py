@@ -33,7 +33,7 @@ SHORT = 8
 """To copy fewer elements than this at a time takes longer than to copy them one by one in a long row."""
 
 LONG = 2**14
-"""So many elements share an operand, or a row if it has more: fewer cost calls, more leave the first cache."""
+"""The rows of so many elements share an operand, or one row: fewer cost calls, more leave the first cache."""
 
 CACHE = 2**21
 """Bytes of windows, and of what is computed from them, at once: what a core has for itself."""
@@ -201,29 +201,26 @@ class Forward(_Workspace):
     def __init__(
         self, geometry: Geometry, n: int, with_bias: bool, relu: bool, scratch: Scratch
     ) -> None:
-        """Write the programs down; ``relu`` lets ReLU follow."""
+        """Write the programs down; ``relu`` lets ReLU follow a convolution with a bias."""
         super().__init__(geometry, n, scratch)
         _, across, outer = geometry.outputs
         row = across * outer
-        shared = max(row, LONG - LONG % row)
-        self.bias = np.empty(shared, scratch.dtype) if with_bias else None
-        self.relu, zero = relu, np.zeros(shared, scratch.dtype)
+        shared = max(1, LONG // max(row, 1))
+        self.bias = np.empty((shared * across, outer), scratch.dtype) if with_bias else None
+        self.relu, zero = relu, np.zeros(shared * row, scratch.dtype)
         self.parts: list[tuple[slice, Calls, tuple[Any, ...]]] = []
         for band in geometry.bands:
             height = band.stop - band.start
             shape = n, height * across, outer
             out, spare = scratch("out", shape), scratch("spare", shape)
-            rows = max(i for i in range(1, height + 1) if height % i == 0 and i * row <= shared)
-            result = out.reshape(n, height // rows, rows * row)
-            finish: Program = []
+            rows = next(i for i in range(shared, 0, -1) if height % i == 0)
+            result, length = out.reshape(n, height // rows, rows * row), slice(rows * row)
+            finish: Program = [(copy, result, result)]
             if self.bias is not None:
-                finish.append((np.add, result, result, self.bias[: rows * row]))
+                finish = [(np.add, result, result, self.bias.reshape(-1)[length])]
             if relu:
-                finish.append((np.maximum, result, result, zero[: rows * row]))
-                if self.bias is None:
-                    # The sum makes +0.0 of -0.0, of which a maximum may give either.
-                    finish.append((np.add, result, result, zero[: rows * row]))
-            function, _, *given = finish.pop() if finish else (copy, result, result)
+                finish.append((np.maximum, result, result, zero[length]))
+            function, _, *given = finish.pop()
             factors = zip(self.seen(self.laid, height), self.kernel, strict=True)
             program = sum_of_products(factors, out, spare) + finish
             self.parts.append((band, calls(program), (function, *given)))
@@ -232,9 +229,8 @@ class Forward(_Workspace):
         """Take the weight and the bias for what comes."""
         super().load(weight)
         if self.bias is not None:
-            by_places = self.bias.reshape(-1, self.geometry.outer)
-            # Only two -0.0 add up to -0.0, which ReLU must not give.
-            np.add(bias, 0.0, out=by_places) if self.relu else np.copyto(by_places, bias)
+            # Only two -0.0 add up to -0.0, of which and +0.0 a maximum may give either.
+            np.copyto(self.bias, bias + 0.0 if self.relu else bias)
 
     def __call__(self, x: Any, windows: Any, y: Any) -> None:
         """Write what images give to ``y``, (n, rows, columns, outer), in C order."""
@@ -261,7 +257,7 @@ class Backward(_Workspace):
         self.dy = scratch("dy", (n, *geometry.outputs))
         self.dkernel = np.zeros_like(self.kernel)
         self.dbias = np.zeros(geometry.outer, scratch.dtype)
-        self.dx, self.turned = None, self.kernel[:0].transpose(0, 2, 1)
+        self.dx = None
         if with_dx:
             self.dbordered = zeros((n, *geometry.bordered), scratch.dtype)
             self.dx = geometry.inside(self.dbordered)
@@ -273,9 +269,10 @@ class Backward(_Workspace):
             self.parts.append((band, calls(program)))
 
     def load(self, weight: Any) -> None:
-        """Take the weight for what comes, whose gradients are 0 so far."""
+        """Take the weight for what comes."""
         super().load(weight)
-        np.copyto(self.turned, self.kernel[: len(self.turned)].transpose(0, 2, 1))
+        if self.dx is not None:
+            np.copyto(self.turned, self.kernel.transpose(0, 2, 1))
 
     def __call__(self, x: Any, windows: Any) -> None:
         """Add what images and ``dy`` give to the gradients; write ``dx``."""
@@ -285,7 +282,9 @@ class Backward(_Workspace):
             execute(whole)
 
     def _part(self, band: slice) -> Any:
-        return self.dy[:, band].reshape(self.n, -1, self.geometry.outer)
+        return self.dy[:, band].reshape(
+            self.n, (band.stop - band.start) * self.geometry.outputs[1], self.geometry.outer
+        )
 
     def _gradients(self, band: slice) -> Program:
         """Add what a band gives to the gradients of the weight and of the bias."""

@@ -32,7 +32,7 @@ LARGEST = 2**24
 
 
 class Step(NamedTuple):
-    """A convolution, and whether ReLU and an average over windows that tile come after it."""
+    """A convolution, and whether ReLU (if it has a bias) and an average over windows that tile come after."""
 
     weight: Any
     bias: Any | None
@@ -120,7 +120,7 @@ class _Backward:
         return self.convolve.dx
 
 
-class _Kept(threading.local):
+class Kept(threading.local):
     """What a thread keeps for its next batch."""
 
     def __init__(self) -> None:
@@ -134,7 +134,7 @@ class _Kept(threading.local):
         )
 
 
-_kept = _Kept()
+kept = Kept()
 
 
 class _Stage:
@@ -161,22 +161,21 @@ class _Stage:
 
     def forward(self, n: int) -> _Forward:
         """Return the thread's memory for ``n`` images, with the numbers of the step."""
-        known = _kept.forward if self._is_kept(n) else _Kept().forward
+        known = kept.forward if self._is_kept(n) else Kept().forward
         walk: _Forward = known(self.kind, n)
         walk.convolve.load(self.step.weight, self.step.bias)
         return walk
 
     def backward(self, n: int, with_dx: bool) -> _Backward:
         """Return the thread's memory to go back with ``n`` images, with the numbers of the step."""
-        known = _kept.backward if self._is_kept(n) else _Kept().backward
+        known = kept.backward if self._is_kept(n) else Kept().backward
         walk: _Backward = known(self.kind, n, with_dx)
         walk.convolve.load(self.step.weight)
         return walk
 
     def _is_kept(self, n: int) -> bool:
-        geometry = self.kind.geometry
-        most = max(math.prod(geometry.bordered), math.prod(geometry.outputs))
-        return n * most * geometry.dtype.itemsize <= LARGEST
+        of_image = max(map(math.prod, (self.kind.geometry.bordered, self.kind.geometry.outputs)))
+        return n * of_image * self.x.itemsize <= LARGEST
 
 
 def run(

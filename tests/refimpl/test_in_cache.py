@@ -182,6 +182,21 @@ def test_a_pass_refuses_what_its_layers_refuse(
     assert refusal() == layer_by_layer(monkeypatch, refusal)
 
 
+@pytest.mark.parametrize("channels", [(0, 3), (2, 0), (0, 0)], ids=["inner", "outer", "both"])
+@pytest.mark.parametrize("relu", [False, True])
+def test_no_channels(channels: tuple[int, int], relu: bool) -> None:
+    inner, outer = channels
+    model = [conv(outer, [2, 2]), *([RELU] if relu else [conv(1, [1, 1])])]
+    params = [np.ones((2, 2, inner, outer), np.float32), np.full(outer, 3, np.float32)]
+    params += [] if relu else [np.ones((1, 1, outer, 1), np.float32), np.ones(1, np.float32)]
+    y, backprop = models.forward(model, params, np.ones((3, 4, 4, inner), np.float32))
+    dx, grads = backprop(np.ones_like(y))
+    assert y.shape == (3, 3, 3, outer if relu else 1)
+    assert (y == (3 if relu else 3 * outer + 1)).all()
+    assert (dx.shape, dx.sum() == 0) == ((3, 4, 4, inner), 0 in channels)
+    np.testing.assert_array_equal(grads[1], 27)
+
+
 def test_dy_must_fit_what_a_pass_gave() -> None:
     model, _ = MODELS["no relu"]
     params = models.initial_params(model, (9, 8, 2), 0)
@@ -219,7 +234,7 @@ def steps(model: Any, seed: int, images: int = 11) -> list[bytes]:
 
 @pytest.fixture
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_cache, "_kept", in_cache._Kept())
+    monkeypatch.setattr(in_cache, "kept", in_cache.Kept())
 
 
 @pytest.mark.usefixtures("nothing_kept")
@@ -236,7 +251,7 @@ def test_a_kept_workspace_forgets_what_it_computed(
         gradients(model, params, np.full((11, 9, 8, 2), np.inf, np.float32), True)
     other = steps(model, 5, images=13)
     assert steps(model, 3) == first
-    monkeypatch.setattr(in_cache, "_kept", in_cache._Kept())
+    monkeypatch.setattr(in_cache, "kept", in_cache.Kept())
     assert steps(model, 5, images=13) == other
 
 
@@ -248,7 +263,7 @@ def test_workspaces_are_kept_but_not_too_many_and_not_too_large(
         """Return how many workspaces have been made when this convolution is done."""
         params = [np.ones((*kernel, 2, filters), np.float32), np.ones(filters, np.float32)]
         models.forward([conv(filters, kernel), RELU], params, np.ones((11, 9, 8, 2), np.float32))
-        info = in_cache._kept.forward.cache_info()
+        info = in_cache.kept.forward.cache_info()
         assert info.currsize <= in_cache.KEPT
         return info.misses
 
