@@ -45,7 +45,8 @@ def run(
                 break
             steps.append(step)
         taken += 1
-        seen = np.broadcast_to(np.zeros((), x.dtype), (len(x), *step.outputs))
+        if seen.shape[1:] != step.outputs:
+            seen = np.broadcast_to(np.zeros((), x.dtype), (len(x), *step.outputs))
     if taken < 2:
         return None
     y, backward = run_steps(steps, x)

@@ -81,7 +81,10 @@ def product(a: Any, b: Any) -> Any:
         sums = in_parallel(
             lambda: lambda part: np.matmul(left[part], right[part]).sum(0), dealt(pieces)
         )
-        return sum(sums, np.matmul(a[:, whole:], b[whole:]))
+        total = np.matmul(a[:, whole:], b[whole:])
+        for each in sums:
+            total += each
+        return total
     out = empty((rows, n), a.dtype)
     if rows == longest:
         _by_rows(a, b, out, at_once)
