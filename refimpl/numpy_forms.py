@@ -295,8 +295,8 @@ def any_nan(array: Any) -> bool:
 
 def any_outside(indices: Any, stop: int) -> bool:
     """Return :func:`refimpl.arrays.any_outside`: without its sign a negative number is a large one."""
-    unsigned = BITS[indices.dtype.itemsize]
-    return int(np.maximum.reduce(indices.view(unsigned), initial=0)) >= stop
+    unsigned = indices.view(BITS[indices.dtype.itemsize])
+    return indices.size > 0 and int(np.maximum.reduce(unsigned)) >= stop
 
 
 def cross_entropies(logits: Any, targets: Any) -> tuple[Any, Callable[[], Any]]:

@@ -77,30 +77,30 @@ def optimizer(
         checks.same_length("params", params, "grads", grads)
         checks.same_length("params", params, "the state", state["step"])
         before = [params, *[state[name] for name in slots]]
-        after = [list(column) for column in before]
         steps = [
             step + (count_absent or grad is not None)
             for step, grad in zip(state["step"], grads, strict=True)
         ]
-        for places, joined, part in _together(steps, grads, before):
-            xp = namespace(joined[0][0], joined[-1][0])
+        after: list[Any] = [list(column) for column in before]
+        for places, (joined_grads, *joined), part in _together(steps, grads, before):
+            xp = namespace(joined_grads[0], joined[0][0])
             move = partial(moved, xp, rate, steps[places[0]])
-            made = [elementwise(xp, move, *entry) for entry in zip(*joined, strict=True)]
-            for number, column in enumerate(zip(*made, strict=True)):
-                parts = part(list(column))
-                if len(places) == len(params):
-                    after[number] = parts
-                    continue
-                for place, value in zip(places, parts, strict=True):
-                    after[number][place] = value
+            pairs = zip(joined_grads, *joined, strict=True)
+            made = [elementwise(xp, move, *entry) for entry in pairs]
+            parts = [part(list(column)) for column in zip(*made, strict=True)]
+            if len(places) == len(params):
+                after = parts
+                break
+            for column, moved_ones in zip(after, parts, strict=True):
+                for place, value in zip(places, moved_ones, strict=True):
+                    column[place] = value
         new_params, *new_slots = after
         return new_params, {"step": steps, **dict(zip(slots, new_slots, strict=True))}
 
     def moved(
-        xp: Namespace, rate: float, count: int, param: Array, *others: Array
+        xp: Namespace, rate: float, count: int, grad: Array, param: Array, *before: Array
     ) -> tuple[Array, ...]:
         """Return the new parameter and its new state, in the order of ``slots``."""
-        *before, grad = others
         dtype = accumulation_dtype(xp, param)
         w, g = astype(xp, param, dtype), astype(xp, grad, dtype)
         if weight_decay and decay == "coupled":
@@ -120,11 +120,11 @@ def _together(
 ) -> Iterator[tuple[Sequence[int], list[list[Array]], Part]]:
     """Yield the places of arrays that one computation can move, of one step and dtype, and these bundled.
 
-    They are the parameters and what the state has of them, in ``before``, and the gradients last.
+    They are the gradients first, then the parameters and what the state has of them, in ``before``.
     Raises ValueError for a gradient that does not fit its parameter.
     """
     if steps and steps.count(steps[0]) == len(steps):
-        known = bundled_already(*before, grads)
+        known = bundled_already(grads, *before)
         if known is not None:
             yield range(len(steps)), *known
             return
@@ -137,5 +137,5 @@ def _together(
         kind = steps[index], *[array.dtype for array in (grad, param, *slots)]
         groups.setdefault(kind, []).append(index)
     for places in groups.values():
-        columns = [[each[place] for place in places] for each in (*before, grads)]
+        columns = [[each[place] for place in places] for each in (grads, *before)]
         yield places, *bundled(namespace(columns[0][0]), *columns)
