@@ -231,8 +231,12 @@ class Page:
 def _print_run(run: Run, page: Page, limit: int) -> None:
     about = run.implementation
     if about is None:
-        words = "not installed" if run.not_installed else "could not be started"
-        reason = (run.not_started or "").removeprefix("not installed: ")
+        given = run.not_started or ""
+        reason = given.removeprefix("not installed: ").removeprefix(f"{run.participant}: ")
+        words = "could not be started"
+        if run.not_installed:
+            # What is installed may lack something else: a device, say.
+            words = "not installed" if given.startswith("not installed: ") else "cannot run here"
         page.item(f"{run.participant}: {words}", reason, "yellow" if run.not_installed else "red")
         page.line()
         return

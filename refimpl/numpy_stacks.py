@@ -22,11 +22,8 @@ from .numpy_products import SMALL
 
 RELU = {"operation": "layer.relu"}
 
-_CONSTANTS = {
-    np.dtype(name): (np.zeros((), name), np.ones((), BITS[np.dtype(name).itemsize]))
-    for name in ("float32", "float64")
-}
-"""0, and 1 as an integer of the same size: NumPy takes longer to make an array of a number than to add it."""
+_ZEROS = {np.dtype(name): np.zeros((), name) for name in ("float32", "float64")}
+"""NumPy takes longer to make an array of a number than to add it."""
 
 
 def run(
@@ -34,9 +31,9 @@ def run(
 ) -> tuple[Any, Callable[..., tuple[Any, list[Any]]]] | None:
     """Return the output and the way back, as :func:`refimpl.models.run`; None if this is not for it."""
     dtype, count = x.dtype, len(params)
-    if dtype not in _CONSTANTS or x.ndim != 2 or not count:
+    zero = _ZEROS.get(dtype)
+    if zero is None or x.ndim != 2 or not count:
         return None
-    zero, one = _CONSTANTS[dtype]
     taken = 0
     # Of each layer the input and the weight; of ReLU the output, which says as well what passed.
     kept: list[tuple[Any, Any]] = []
@@ -71,14 +68,14 @@ def run(
     def backprop(dy: Any, with_dx: bool = True) -> tuple[Any, list[Any]]:
         check_upstream(dy, y)
         cut = cut_of(namespace(y), params)
-        grads = cut.part([np.empty(cut.sizes[0], dtype)])
+        grads, unsigned = cut.part([np.empty(cut.sizes[0], dtype)]), BITS[dtype.itemsize]
         place = count
         for number in range(len(kept) - 1, -1, -1):
             given, weight = kept[number]
             if weight is None:
-                passed = np.minimum(given.view(one.dtype), one)
-                bits = np.multiply(dy.view(one.dtype), passed, out=passed)
-                dy = bits.view(dtype)
+                # As integers, the bits of a positive number are positive; those of +0.0 are 0.
+                passed = np.sign(given.view(unsigned))
+                dy = np.multiply(dy.view(unsigned), passed, out=passed).view(dtype)
                 continue
             place -= 2
             given.T.dot(dy, grads[place])

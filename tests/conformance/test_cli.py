@@ -217,6 +217,18 @@ def test_a_missing_framework_fails_only_where_it_is_named(
     assert re.search(r"refimpl +installed", out)
 
 
+def test_a_library_without_a_device_is_not_said_to_be_missing(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    known: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    module = "from adapters.base import NotStarted\nraise NotStarted('there is no CUDA device')\n"
+    ghost("ghost", module, known, monkeypatch, tmp_path)
+    code, out, _ = call(capsys, "verify", "ghost", *ONE)
+    assert (code, out.strip()) == (3, "ghost: cannot run here  there is no CUDA device")
+
+
 def test_a_broken_adapter_is_never_taken_for_one_that_is_not_installed(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
