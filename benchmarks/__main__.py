@@ -16,11 +16,12 @@ HEADER = """# Results
 
 `make bench` wrote this page: {machine}.
 
-The machine is shared and not quiet. Each peer has a process of its own, and they take turns, call by call;
-times are medians, and a ratio is the median of the ratios within the turns (in brackets: the middle half
-of them). Below 1 refimpl is faster. PyTorch runs in eager mode on the CPU, refimpl on NumPy, float32 both,
-with as many threads each. NumPy itself uses them in large matrix products only, refimpl for whatever is
-worth dividing (`refimpl/numpy_threads.py`). Before it is timed, each pair is checked to do the same work.
+The machine is shared and not quiet. Each peer has a process of its own, and they take turns, call by call,
+each after 0.15 s of the same work that is not timed, as in a training loop. Times are medians, and a ratio is
+the median of the ratios within the turns (in brackets: the middle half of them). Below 1 refimpl is faster.
+PyTorch runs in eager mode on the CPU, refimpl on NumPy, float32 both, with as many threads each. NumPy itself
+uses them in large matrix products only, refimpl for whatever is worth dividing (`refimpl/numpy_threads.py`).
+Before it is timed, each pair is checked to do the same work.
 """
 
 LOAD = "Programs that wanted a core, on average: {before:.1f} when this began, {after:.1f} when it ended."

@@ -30,7 +30,7 @@ BENCHMARKS = {
         partial(training.peers, "cnn"),
         partial(training.check, "cnn"),
         goal=1.0,
-        turns=60,
+        turns=40,
         calls=3,
     ),
     "mlp": Benchmark(
@@ -38,7 +38,7 @@ BENCHMARKS = {
         partial(training.peers, "mlp"),
         partial(training.check, "mlp"),
         goal=0.3,
-        turns=60,
+        turns=40,
         calls=200,
     ),
     "clip": Benchmark(
@@ -46,7 +46,7 @@ BENCHMARKS = {
         tensors.clip_peers,
         tensors.check_clip,
         goal=1.0,
-        turns=40,
+        turns=25,
         calls=3,
     ),
     "prune": Benchmark(
