@@ -26,7 +26,7 @@ PAUSE = 0.05
 """Seconds between two calls, for threads that still spin to go to sleep."""
 
 AWAKE = 0.15
-"""Seconds of the same work before it is timed: after a pause, threads were seen to take turns for a call or two."""
+"""Seconds of the same work before it is timed: after a pause, threads were seen to take turns for a while."""
 
 
 @dataclass(frozen=True)
