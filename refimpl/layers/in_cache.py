@@ -49,8 +49,9 @@ class Step(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """What a workspace depends on: all of a step but its numbers."""
+    """What a workspace depends on: all of a step but its numbers; and which step of a pass it is for."""
 
+    place: int
     geometry: Geometry
     with_bias: bool
     relu: bool
@@ -143,10 +144,10 @@ class _Stage:
     ``y`` is what is handed on; ``passed`` is where ReLU let something through, if ``y`` does not tell.
     """
 
-    def __init__(self, step: Step, x: Any) -> None:
+    def __init__(self, place: int, step: Step, x: Any) -> None:
         self.step, self.x = step, x
         geometry = Geometry.of(step.weight, step.rows, step.columns)
-        self.kind = _Kind(geometry, step.bias is not None, step.relu, step.pool)
+        self.kind = _Kind(place, geometry, step.bias is not None, step.relu, step.pool)
         self.windows = None if geometry.padded else geometry.windows(x)
         self.y = empty((len(x), *step.outputs), x.dtype)
         self.passed = None
@@ -186,8 +187,8 @@ def run(
     Arrays are float32 or float64. Each gradient has the shape of its weight or its bias.
     """
     stages: list[_Stage] = []
-    for step in steps:
-        stages.append(_Stage(step, stages[-1].y if stages else x))
+    for place, step in enumerate(steps):
+        stages.append(_Stage(place, step, stages[-1].y if stages else x))
     geometries = [stage.kind.geometry for stage in stages]
     most = len(x) * max(geometry.multiplications for geometry in geometries)
     count = PARTS if most >= THREADED_FROM else 1

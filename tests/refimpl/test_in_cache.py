@@ -38,6 +38,7 @@ MODELS: dict[str, tuple[list[dict[str, Any]], int]] = {
         ],
         4,
     ),
+    "equal steps": (2 * [conv(2, [3, 3], padding=[[1, 1], [1, 1]]), RELU], 4),
     "two pools": ([conv(3, [2, 1]), RELU, pool(2, 2), pool(2, 1), RELU], 3),
 }
 """Models, and how many of their layers are one pass."""
