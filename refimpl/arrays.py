@@ -222,12 +222,10 @@ def sum_of_squares(xp: Namespace, arrays: Sequence[Array], dtype: DType) -> floa
     A sum in which squares may have overflowed or vanished is not returned. Only NumPy offers it:
     the number has to be looked at to know, which on a device would be a round trip.
     """
-    if not is_numpy(xp) or "c" in [array.dtype.kind for array in arrays]:
-        return None
-    return numpy_forms.sum_of_squares(arrays, dtype)
+    return numpy_forms.sum_of_squares(arrays, dtype) if is_numpy(xp) else None
 
 
-def usual_factor(xp: Namespace, norm: Array, limit: Array) -> Array | None:
+def usual_factor(xp: Namespace, norm: Array, limit: Array | float) -> float | None:
     """Return min(1, limit/norm) where nothing is at an edge and it can be told cheaply, else None."""
     return numpy_forms.usual_factor(norm, limit) if is_numpy(xp) else None
 

@@ -41,6 +41,8 @@ class Cut:
                 self.pieces[place] = len(self.sizes), slice(start, stop), None if flat else shape
                 start = stop
             self.sizes.append(start)
+        self.last_stack: Any = None
+        """What :mod:`refimpl.numpy_stacks` has found out of lists that are cut so."""
         self.reshape = numpy_forms.reshape if arrays.is_numpy(xp) else xp.reshape
 
     def join(self, given: Sequence[Array]) -> list[Array]:

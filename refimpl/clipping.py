@@ -28,7 +28,7 @@ from .arrays import (
     present,
     scalar,
 )
-from .bundles import bundled, intact
+from .bundles import Part, bundled, intact
 from .norms import NormClip, NormDials, clipped, clipper, scaled_norm, unchanged
 
 Grads = Sequence[Array | None]
@@ -89,10 +89,15 @@ def measure_global_norm(
     if not given:
         return _no_norm(), lambda: list(grads)
     unique = known or _unique(given)
-    xp = namespace(*unique)
     # Sums in a narrow dtype are kept apart: joined, they could overflow where each alone does not.
     joins = duplicates == "once" and clip.accumulate == "float32_or_wider"
-    (whole,), part = bundled(xp, unique) if joins else ([unique], list)
+    xp = known.cut.xp if known else namespace(*unique)
+    whole: Sequence[Array] = unique
+    part: Part = list
+    if known and joins:
+        whole, part = known.wholes, known.cut.part
+    elif joins:
+        (whole,), part = bundled(xp, unique)
     scaled = scaled_norm(whole if duplicates == "once" else given, clip)
 
     def apply() -> list[Array | None]:

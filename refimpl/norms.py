@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from .arrays import (
     Array,
@@ -85,8 +85,7 @@ class NormClip:
             raise ValueError(f"max_norm must be >= 0, got {self.max_norm}")
 
 
-@dataclass(frozen=True)
-class ScaledNorm:
+class ScaledNorm(NamedTuple):
     """A norm as ``mantissa / scale``: the two parts stay representable where their quotient may not.
 
     Without a scale the mantissa is the norm, and far from the limits of its dtype.
@@ -210,18 +209,19 @@ def clipper(
     if c == 0 and clip.zero_limit == "disabled":
         return unchanged
     xp = namespace(norm.norm)
-    if limit is None:
-        dtype = norm.mantissa.dtype
-        if dtype == xp.float32 and c < math.inf:
-            # rounded to float32 it could become infinite, and so another limit
-            c = min(c, _LARGEST_FLOAT32)
-        limit = scalar(xp, c, norm.norm, dtype)
-    usual = _usual(xp, norm, limit, clip)
+    dtype = norm.mantissa.dtype
+    if limit is None and dtype == xp.float32 and c < math.inf:
+        # rounded to float32 it could become infinite, and so another limit
+        c = min(c, _LARGEST_FLOAT32)
+    usual = _usual(xp, norm, c if limit is None else limit, clip)
+    if usual == 1:
+        return unchanged
     if usual is None:
+        limit = scalar(xp, c, norm.norm, dtype) if limit is None else limit
         with quiet(xp):
             small, coefficient = factors(xp, norm, limit, clip)
     else:
-        small, coefficient = scalar(xp, 1.0, usual), usual
+        small, coefficient = (scalar(xp, part, norm.norm, dtype) for part in (1.0, usual))
     bound = binding(xp, (small, coefficient))
     if not bound:
         return unchanged
@@ -286,7 +286,7 @@ def factors(xp: Namespace, norm: ScaledNorm, c: Array, clip: NormClip) -> tuple[
     return first, _guard_nonfinite(xp, n, c, second, clip)
 
 
-def _usual(xp: Namespace, norm: ScaledNorm, c: Array, clip: NormClip) -> Array | None:
+def _usual(xp: Namespace, norm: ScaledNorm, c: Array | float, clip: NormClip) -> float | None:
     """Return the factor c/n, or 1, where nothing is at an edge and it can be told cheaply, else None."""
     if norm.scale is not None or clip.eps_at != "none" or clip.at_equal != clip.below_limit:
         return None

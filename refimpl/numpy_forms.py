@@ -10,6 +10,7 @@ page faults than the arithmetic that fills it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,10 @@ ROWS = 2**9
 
 EVEN = 2**5
 """Rows of a multiple of so many squares leave no odd ones, which take as long as many."""
+
+
+KEPT = 16
+"""So many small arrays that depend on shapes alone are kept."""
 
 
 def smallest(keys: Sequence[Any], k: int) -> Any:
@@ -302,8 +307,7 @@ def any_outside(indices: Any, stop: int) -> bool:
 def cross_entropies(logits: Any, targets: Any) -> tuple[Any, Callable[[], Any]]:
     """Return the sums of :mod:`refimpl.losses`, with the targets' own terms taken and put by index."""
     examples, classes = logits.shape
-    own = np.arange(0, examples * classes, classes)
-    own += targets
+    own = _every(classes, examples) + targets
     # Few classes: the maximum of whole columns takes half as long as that of each short row.
     largest = np.maximum.reduce(logits.T.copy(), 0)
     shifted = np.subtract(logits, largest[:, None], order="C")
@@ -320,18 +324,24 @@ def cross_entropies(logits: Any, targets: Any) -> tuple[Any, Callable[[], Any]]:
     return np.add.reduce(np.log1p(np.expm1(target) + rest) - target), gradient
 
 
-def usual_factor(norm: Any, limit: Any) -> Any | None:
-    """Return min(1, limit/norm) of two 0-d arrays of one dtype; None if it needs more care than that."""
+@lru_cache(KEPT)
+def _every(step: int, count: int) -> Any:
+    """Return the first so many multiples of a number, not to be written to."""
+    return np.arange(0, step * count, step)
+
+
+def usual_factor(norm: Any, limit: Any) -> float | None:
+    """Return min(1, limit/norm) for a norm (0-d) and a number or 0-d array; None if it needs more care."""
     tiny, largest = _RANGE.get(norm.dtype.itemsize, (0.0, 0.0))
-    if norm.ndim or limit.ndim:
+    if norm.ndim or np.ndim(limit):
         return None
     # NumPy compares two 0-d arrays ten times as slowly as Python their numbers.
-    n, c = float(norm), float(limit)
+    n, c = float(norm), float(norm.dtype.type(limit))
     if not 0 < n <= largest or not 0 < c <= largest:
         return None
     # Rounded to 24 bits the quotient in 53 is that in 24: Figueroa 1995, "When is double rounding innocuous?"
     factor = c / n if n > c else 1.0
-    return scalar(factor, norm.dtype) if factor >= tiny else None
+    return factor if factor >= tiny else None
 
 
 def binding(factors: Sequence[Any]) -> list[Any]:
@@ -354,7 +364,7 @@ def times(array: Any, factors: Sequence[Any], dtype: Any, reuse: bool) -> Any:
 
 
 def sum_of_squares(arrays: Sequence[Any], dtype: Any) -> float | None:
-    """Return the sum of squares over all arrays, read from memory once; None if it cannot be trusted.
+    """Return the sum of squares over real arrays, read from memory once; None if it cannot be trusted.
 
     ``dtype`` (float32 or float64) is that of the squares. They may overflow, and where the sum is
     small, squares that vanish may be missing in it: then the caller has to scale first. What can
@@ -371,17 +381,20 @@ def sum_of_squares(arrays: Sequence[Any], dtype: Any) -> float | None:
         sums = np.add.reduce(np.vecdot(rows, rows), dtype=np.float64)
         return float(sums) + float(rest.dot(rest))
 
-    with quiet():
-        for array in arrays:
-            flat = array.reshape(-1) if array.flags.c_contiguous else array.ravel(order="K")
-            count += flat.size
-            if flat.size < SUMMED:
-                flat = flat.astype(dtype, copy=False)
-                total += float(flat.dot(flat))
-            else:
-                starts = range(0, flat.size, SQUARES_AT_ONCE)
-                parts += [flat[start : start + SQUARES_AT_ONCE] for start in starts]
-        if parts:
+    for array in arrays:
+        if array.dtype.kind == "c":
+            return None
+        flat = array.reshape(-1) if array.flags.c_contiguous else array.ravel(order="K")
+        count += flat.size
+        if flat.size < SUMMED:
+            flat = flat.astype(dtype, copy=False)
+            # This product does not warn of an overflow; what keeps dot quiet takes longer than dot.
+            total += float(np.vdot(flat, flat))
+        else:
+            starts = range(0, flat.size, SQUARES_AT_ONCE)
+            parts += [flat[start : start + SQUARES_AT_ONCE] for start in starts]
+    if parts:
+        with quiet():
             total += sum(_each(squares, parts, count))
     tiny, largest = _RANGE[np.dtype(dtype).itemsize]
     return total if count * tiny * 2.0**30 < total <= largest else None

@@ -10,12 +10,13 @@ the same bits: ``tests/refimpl/test_fast_paths.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 
 from .arrays import namespace
-from .bundles import cut_of
+from .bundles import Bundle, Cut, intact
 from .layers.checks import check_upstream
 from .numpy_forms import BITS
 from .numpy_products import SMALL
@@ -30,46 +31,33 @@ def run(
     model: Sequence[Mapping[str, Any]], params: Sequence[Any], x: Any
 ) -> tuple[Any, Callable[..., tuple[Any, list[Any]]]] | None:
     """Return the output and the way back, as :func:`refimpl.models.run`; None if this is not for it."""
-    dtype, count = x.dtype, len(params)
-    zero = _ZEROS.get(dtype)
-    if zero is None or x.ndim != 2 or not count:
+    known = intact(params)
+    layers = _layers(model, params, x) if known is None else _layers_again(model, known, x)
+    if layers is None:
         return None
-    taken = 0
+    dtype, zero = x.dtype, _ZEROS[x.dtype]
+    remaining = iter(params)
     # Of each layer the input and the weight; of ReLU the output, which says as well what passed.
     kept: list[tuple[Any, Any]] = []
-    for layer in model:
-        weight = None
-        if layer != RELU:
-            if layer["operation"] != "layer.dense" or len(layer) > 2 or taken + 2 > count:
-                return None
-            weight, bias = params[taken : taken + 2]
-            taken += 2
-            fits = (
-                weight.ndim == 2
-                and x.shape[1:] == weight.shape[:1]
-                and bias.shape == weight.shape[1:]
-            )
-            if not fits or not weight.dtype == bias.dtype == dtype or len(x) * weight.size >= SMALL:
-                return None
-        if weight is not None:
+    for is_dense in layers:
+        if is_dense:
+            weight = next(remaining)
             kept.append((x, weight))
             x = x.dot(weight)
-            x += bias
+            x += next(remaining)
             continue
         # What the layer before has made is nobody else's: it is written over.
         x = np.maximum(x, zero, out=x if kept else None)
         x += zero
         kept.append((x, None))
-    if taken != count:
-        return None
     # Whoever gets it may write to it.
-    y = x.copy() if kept[-1][1] is None else x
+    y = x if layers[-1] else x.copy()
 
     def backprop(dy: Any, with_dx: bool = True) -> tuple[Any, list[Any]]:
         check_upstream(dy, y)
-        cut = cut_of(namespace(y), params)
+        cut = Cut(namespace(y), params) if known is None else known.cut
         grads, unsigned = cut.part([np.empty(cut.sizes[0], dtype)]), BITS[dtype.itemsize]
-        place = count
+        place = len(grads)
         for number in range(len(kept) - 1, -1, -1):
             given, weight = kept[number]
             if weight is None:
@@ -84,3 +72,35 @@ def run(
         return dy, grads
 
     return y, backprop
+
+
+def _layers(model: Sequence[Mapping[str, Any]], params: Sequence[Any], x: Any) -> list[bool] | None:
+    """Return of each layer whether it is dense, and not ReLU; None if the model has another or is not small."""
+    dtype, shape, remaining = x.dtype, x.shape, list(params)
+    if dtype not in _ZEROS or len(shape) != 2 or not params:
+        return None
+    layers = []
+    for layer in model:
+        layers.append(layer != RELU)
+        if layer == RELU:
+            continue
+        if layer["operation"] != "layer.dense" or len(layer) > 2 or len(remaining) < 2:
+            return None
+        weight, bias, *remaining = remaining
+        fits = weight.shape == (shape[1], *bias.shape) and bias.ndim == 1
+        if not fits or not weight.dtype == bias.dtype == dtype or len(x) * weight.size >= SMALL:
+            return None
+        shape = (len(x), *bias.shape)
+    return None if remaining else layers
+
+
+def _layers_again(model: Sequence[Mapping[str, Any]], params: Bundle, x: Any) -> list[bool] | None:
+    """Return :func:`_layers`, which is asked only if it has not just been of such arrays."""
+    dtypes = [whole.dtype for whole in params.wholes]
+    asked = (model, dtypes, x.dtype, x.shape)
+    last = params.cut.last_stack
+    if last is None or last[0] != asked:
+        # A copy: what the model is may be changed.
+        last = params.cut.last_stack = deepcopy(asked), _layers(model, params, x)
+    layers: list[bool] | None = last[1]
+    return layers

@@ -10,6 +10,7 @@ run is data: a :class:`Plan` is made from the plain descriptions that the fixtur
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -222,7 +223,7 @@ def train_step(
         total_norm = _zero(state.params)
     record("penalty", grads=grads, total_norm=total_norm)
     # A norm overflows, in the end, where no gradient does; only then are they looked at one by one.
-    finite = bool(namespace(total_norm).isfinite(total_norm)) or all_finite(grads)
+    finite = math.isfinite(total_norm) or all_finite(grads)
     record("finite_check", skipped=not finite)
     if not finite:
         record("record", params=state.params, masks=state.masks)

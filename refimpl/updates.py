@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -81,19 +81,16 @@ def optimizer(
             step + (count_absent or grad is not None)
             for step, grad in zip(state["step"], grads, strict=True)
         ]
-        after: list[Any] = [list(column) for column in before]
-        for places, (joined_grads, *joined), part in _together(steps, grads, before):
-            xp = namespace(joined_grads[0], joined[0][0])
+
+        groups: list[tuple[Sequence[int], list[Any]]] = []
+        for places, joined, part in _together(steps, grads, before):
+            xp = namespace(joined[0][0], joined[1][0])
             move = partial(moved, xp, rate, steps[places[0]])
-            pairs = zip(joined_grads, *joined, strict=True)
-            made = [elementwise(xp, move, *entry) for entry in pairs]
-            parts = [part(list(column)) for column in zip(*made, strict=True)]
-            if len(places) == len(params):
-                after = parts
-                break
-            for column, moved_ones in zip(after, parts, strict=True):
-                for place, value in zip(places, moved_ones, strict=True):
-                    column[place] = value
+            made = [elementwise(xp, move, *entry) for entry in zip(*joined, strict=True)]
+            groups.append((places, [part(list(column)) for column in zip(*made, strict=True)]))
+        after = groups[0][1] if len(groups) == 1 else []
+        if not after or len(groups[0][0]) < len(params):
+            after = _in_place(before, groups)
         new_params, *new_slots = after
         return new_params, {"step": steps, **dict(zip(slots, new_slots, strict=True))}
 
@@ -117,8 +114,8 @@ def optimizer(
 
 def _together(
     steps: list[int], grads: Arrays, before: Sequence[Sequence[Array]]
-) -> Iterator[tuple[Sequence[int], list[list[Array]], Part]]:
-    """Yield the places of arrays that one computation can move, of one step and dtype, and these bundled.
+) -> Iterable[tuple[Sequence[int], list[list[Array]], Part]]:
+    """Return the places of arrays that one computation can move, of one step and dtype, and these bundled.
 
     They are the gradients first, then the parameters and what the state has of them, in ``before``.
     Raises ValueError for a gradient that does not fit its parameter.
@@ -126,8 +123,13 @@ def _together(
     if steps and steps.count(steps[0]) == len(steps):
         known = bundled_already(grads, *before)
         if known is not None:
-            yield range(len(steps)), *known
-            return
+            return [(range(len(steps)), *known)]
+    return _groups(steps, grads, before)
+
+
+def _groups(
+    steps: list[int], grads: Arrays, before: Sequence[Sequence[Array]]
+) -> Iterator[tuple[Sequence[int], list[list[Array]], Part]]:
     groups: dict[tuple[Any, ...], list[int]] = {}
     for index, (grad, param, *slots) in enumerate(zip(grads, *before, strict=True)):
         if grad is None:
@@ -139,3 +141,15 @@ def _together(
     for places in groups.values():
         columns = [[each[place] for place in places] for each in (grads, *before)]
         yield places, *bundled(namespace(columns[0][0]), *columns)
+
+
+def _in_place(
+    before: Sequence[Sequence[Array]], groups: list[tuple[Sequence[int], list[Any]]]
+) -> list[list[Any]]:
+    """Return the columns of what was before with what was made of some entries in their places."""
+    after = [list(column) for column in before]
+    for places, made in groups:
+        for column, values in zip(after, made, strict=True):
+            for place, value in zip(places, values, strict=True):
+                column[place] = value
+    return after
