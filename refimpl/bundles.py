@@ -71,6 +71,8 @@ class Cut:
 class Bundle(list[Array]):
     """A list of arrays that are views of the flat arrays ``wholes``."""
 
+    __slots__ = ("cut", "views", "wholes")
+
     def __init__(self, views: list[Array], wholes: list[Array], cut: Cut) -> None:
         """Remember the views, so that :func:`intact` can tell whether one was replaced."""
         super().__init__(views)

@@ -333,7 +333,7 @@ def _every(step: int, count: int) -> Any:
 def usual_factor(norm: Any, limit: Any) -> float | None:
     """Return min(1, limit/norm) for a norm (0-d) and a number or 0-d array; None if it needs more care."""
     tiny, largest = _RANGE.get(norm.dtype.itemsize, (0.0, 0.0))
-    if norm.ndim or np.ndim(limit):
+    if norm.ndim or getattr(limit, "ndim", 0):
         return None
     # NumPy compares two 0-d arrays ten times as slowly as Python their numbers.
     n, c = float(norm), float(norm.dtype.type(limit))

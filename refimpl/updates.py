@@ -21,6 +21,7 @@ from .bundles import Part, bundled, bundled_already
 Arrays = Sequence[Array | None]
 State = dict[str, list[Any]]
 Slots = dict[str, Any]
+Group = tuple[Sequence[int], list[list[Array]], Part]
 Rule = Callable[[Array, Slots, float], tuple[Array, Slots]]
 
 DECAY = ("coupled", "decoupled_by_lr", "decoupled")
@@ -77,20 +78,25 @@ def optimizer(
         checks.same_length("params", params, "grads", grads)
         checks.same_length("params", params, "the state", state["step"])
         before = [params, *[state[name] for name in slots]]
-        steps = [
-            step + (count_absent or grad is not None)
-            for step, grad in zip(state["step"], grads, strict=True)
-        ]
-
-        groups: list[tuple[Sequence[int], list[Any]]] = []
-        for places, joined, part in _together(steps, grads, before):
+        known = bundled_already(grads, *before)
+        if known is not None:  # then none is absent
+            steps = [step + 1 for step in state["step"]]
+        else:
+            pairs = zip(state["step"], grads, strict=True)
+            steps = [step + (count_absent or grad is not None) for step, grad in pairs]
+        groups: Iterable[Group] = _groups(steps, grads, before)
+        if known is not None and steps.count(steps[0]) == len(steps):
+            groups = [(range(len(steps)), *known)]
+        results: list[tuple[Sequence[int], list[Any]]] = []
+        for places, joined, part in groups:
             xp = namespace(joined[0][0], joined[1][0])
             move = partial(moved, xp, rate, steps[places[0]])
             made = [elementwise(xp, move, *entry) for entry in zip(*joined, strict=True)]
-            groups.append((places, [part(list(column)) for column in zip(*made, strict=True)]))
-        after = groups[0][1] if len(groups) == 1 else []
-        if not after or len(groups[0][0]) < len(params):
-            after = _in_place(before, groups)
+            results.append((places, [part(list(column)) for column in zip(*made, strict=True)]))
+        if len(results) == 1 and len(results[0][0]) == len(params):
+            ((_, after),) = results
+        else:
+            after = _in_place(before, results)
         new_params, *new_slots = after
         return new_params, {"step": steps, **dict(zip(slots, new_slots, strict=True))}
 
@@ -112,24 +118,12 @@ def optimizer(
     return Optimizer(init, update)
 
 
-def _together(
-    steps: list[int], grads: Arrays, before: Sequence[Sequence[Array]]
-) -> Iterable[tuple[Sequence[int], list[list[Array]], Part]]:
-    """Return the places of arrays that one computation can move, of one step and dtype, and these bundled.
+def _groups(steps: list[int], grads: Arrays, before: Sequence[Sequence[Array]]) -> Iterator[Group]:
+    """Yield the places of arrays that one computation can move, of one step and dtype, and these bundled.
 
     They are the gradients first, then the parameters and what the state has of them, in ``before``.
     Raises ValueError for a gradient that does not fit its parameter.
     """
-    if steps and steps.count(steps[0]) == len(steps):
-        known = bundled_already(grads, *before)
-        if known is not None:
-            return [(range(len(steps)), *known)]
-    return _groups(steps, grads, before)
-
-
-def _groups(
-    steps: list[int], grads: Arrays, before: Sequence[Sequence[Array]]
-) -> Iterator[tuple[Sequence[int], list[list[Array]], Part]]:
     groups: dict[tuple[Any, ...], list[int]] = {}
     for index, (grad, param, *slots) in enumerate(zip(grads, *before, strict=True)):
         if grad is None:
@@ -144,11 +138,11 @@ def _groups(
 
 
 def _in_place(
-    before: Sequence[Sequence[Array]], groups: list[tuple[Sequence[int], list[Any]]]
+    before: Sequence[Sequence[Array]], results: list[tuple[Sequence[int], list[Any]]]
 ) -> list[list[Any]]:
     """Return the columns of what was before with what was made of some entries in their places."""
     after = [list(column) for column in before]
-    for places, made in groups:
+    for places, made in results:
         for column, values in zip(after, made, strict=True):
             for place, value in zip(places, values, strict=True):
                 column[place] = value
