@@ -75,7 +75,7 @@ class Bundle(list[Array]):
 
     def __init__(self, views: list[Array], wholes: list[Array], cut: Cut) -> None:
         """Remember the views, so that :func:`intact` can tell whether one was replaced."""
-        super().__init__(views)
+        list.__init__(self, views)
         self.views, self.wholes, self.cut = views, wholes, cut
 
     def copy(self) -> Bundle:

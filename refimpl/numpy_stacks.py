@@ -4,7 +4,7 @@ Such a model takes less time to compute than to be asked about layer by layer: N
 microsecond to begin, Python one for a handful of calls. Here the layers are one loop, and their
 gradients are written where they will lie side by side, as a :class:`refimpl.bundles.Bundle`. It is
 what :func:`refimpl.models.run` does with ``dense`` and ``relu``, operation by operation, and has
-the same bits: ``tests/refimpl/test_fast_paths.py``.
+the same bits: ``tests/refimpl/test_numpy_stacks.py``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from .arrays import namespace
 from .bundles import Bundle, Cut, intact
 from .layers.checks import check_upstream
-from .numpy_forms import BITS
+from .numpy_forms import BITS, column_sums
 from .numpy_products import SMALL
 
 RELU = {"operation": "layer.relu"}
@@ -67,7 +67,7 @@ def run(
                 continue
             place -= 2
             given.T.dot(dy, grads[place])
-            np.add.reduce(dy, 0, None, grads[place + 1])
+            column_sums(dy, grads[place + 1])
             dy = dy.dot(weight.T) if number or with_dx else None
         return dy, grads
 

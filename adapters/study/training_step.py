@@ -195,7 +195,7 @@ def topic() -> Topic:
         ("finite", "Is everything finite?", """One infinite or NaN element, and the step would
             poison all weights. So it is skipped, and nothing changes. It is the only question the
             step asks of the device.""",
-            r"n = \lVert g \rVert < \infty", (excerpt(step, "finite = bool", "return replace"),), _finite),
+            r"n = \lVert g \rVert < \infty", (excerpt(step, "finite = math", "return replace"),), _finite),
         ("clip", "Clip", "The global-norm clip; its own page takes it apart.",
             r"\hat g = g \cdot \min\left(1, \frac{c}{n}\right)", (excerpt(step, "clipped = clip()",
                 'record("clip"'),), _clip),

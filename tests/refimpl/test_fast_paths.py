@@ -16,12 +16,19 @@ from refimpl import (
     models,
     numpy_forms,
     numpy_products,
-    numpy_stacks,
     numpy_threads,
     optimizers,
     trainer,
 )
-from refimpl.arrays import all_but_smallest, any_nan, matmul, present, smallest, where_or_zero
+from refimpl.arrays import (
+    all_but_smallest,
+    any_nan,
+    column_sums,
+    matmul,
+    present,
+    smallest,
+    where_or_zero,
+)
 from refimpl.clipping import clip_global_norm, clip_norm, global_norm
 from refimpl.layers import avg_pool2d, conv2d, conv2d_in_cache, in_cache, relu
 from refimpl.layers.windows import Axis
@@ -583,91 +590,25 @@ def test_products_in_pieces(
     assert (abs(answers[0] - exact) <= 2 * k * UNIT["float32"] * size).all()
 
 
-# A model of dense layers and ReLU in one loop, and the loss by index.
-
-DENSE, RELU = {"operation": "layer.dense", "units": 1}, {"operation": "layer.relu"}
-STACKS: dict[str, list[dict[str, Any]]] = {
-    "two layers": [DENSE, RELU, DENSE],
-    "only dense": [DENSE, DENSE],
-    "relu first and last": [RELU, DENSE, DENSE, RELU],
-}
-
-
-def layer_by_layer(monkeypatch: pytest.MonkeyPatch, function: Callable[[], Any]) -> Any:
-    with monkeypatch.context() as patch:
-        patch.setattr(numpy_stacks, "run", lambda *_: None)
-        return function()
-
-
-def gradients(model: Any, params: Any, x: Any, with_dx: bool) -> list[Any]:
-    y, backprop, _ = models.run(model, params, x)
-    dx, grads = backprop(normal(3, y.shape, y.dtype), with_dx=with_dx)
-    return [y, dx, *grads]
-
-
-@pytest.mark.parametrize("name", STACKS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("with_dx", [True, False])
-@pytest.mark.parametrize("rows", [0, 1, 7])
-def test_a_stack_of_dense_layers(
-    name: str, dtype: str, with_dx: bool, rows: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    params = [normal(i, s, dtype) for i, s in enumerate([(5, 4), (4,), (4, 3), (3,)])]
-    x = normal(9, (rows, 5), dtype)
+@pytest.mark.parametrize("rows", [0, 1, 50])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_column_sums(dtype: str, rows: int, order: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = np.asarray(normal(101, (rows, 9), dtype), order=order)
+    bound = 2 * rows * UNIT[dtype] * abs(matrix).sum(axis=0)
     if rows > 1:
-        x[0, :3], x[1, 0] = [0.0, -0.0, np.nan], np.inf
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        assert numpy_stacks.run(STACKS[name], params, x) is not None
-        got = gradients(STACKS[name], params, x, with_dx)
-        known = layer_by_layer(monkeypatch, lambda: gradients(STACKS[name], params, x, with_dx))
-    for one, other in zip(got, known, strict=True):
-        assert (one is None) is (other is None)
-        if one is not None:
-            same_bits(one, other)
+        matrix[1, 1], matrix[2, 2], matrix[3, 3], matrix[4, 3] = np.inf, np.nan, np.inf, -np.inf
+    with np.errstate(invalid="ignore"):
+        fast = column_sums(np, matrix)
+        known = portable(monkeypatch, lambda: column_sums(np, matrix))
+    assert (fast.dtype, fast.shape) == (known.dtype, known.shape) == (dtype, (9,))
+    finite = np.isfinite(known)
+    assert finite.sum() == (9 if rows < 2 else 6)
+    np.testing.assert_array_equal(fast[~finite], known[~finite])
+    assert (abs(fast[finite] - known[finite]) <= bound[finite]).all()
 
 
-@pytest.mark.parametrize("name", STACKS)
-def test_whoever_gets_the_output_of_a_stack_may_write_to_it(name: str) -> None:
-    params = [normal(i, s) for i, s in enumerate([(5, 4), (4,), (4, 3), (3,)])]
-    x, dy = normal(9, (7, 5)), normal(3, (7, 3))
-    dx, grads = models.forward(STACKS[name], params, x)[1](dy)
-    before = [dy.copy(), x.copy()]
-    y, backprop = models.forward(STACKS[name], params, x)
-    y[...] = -1.0
-    again, others = backprop(dy)
-    for one, other in zip([dx, *grads, *before], [again, *others, dy, x], strict=True):
-        same_bits(one, other)
-
-
-@pytest.mark.parametrize(
-    ("model", "shapes", "dtype"),
-    [
-        ([RELU], [], "float32"),
-        ([DENSE, {**RELU, "nan": "zero"}], [(5, 4), (4,)], "float32"),
-        ([DENSE, {"operation": "layer.tanh"}], [(5, 4), (4,)], "float32"),
-        ([DENSE], [(5, 4), (4,), (4,)], "float32"),
-        ([DENSE], [(6, 4), (4,)], "float32"),
-        ([DENSE], [(5, 4), (5,)], "float32"),
-        ([DENSE, DENSE], [(5, 4), (4,)], "float32"),
-        ([DENSE], [(5, 4), (4,)], "float16"),
-        ([DENSE], [(5, 2**18), (2**18,)], "float32"),
-    ],
-    ids=[
-        "no-parameter",
-        "dial",
-        "tanh",
-        "too-many",
-        "shape",
-        "bias",
-        "too-few",
-        "16-bits",
-        "large",
-    ],
-)
-def test_what_is_no_small_stack(model: Any, shapes: Any, dtype: str) -> None:
-    params = [np.zeros(shape, dtype) for shape in shapes]
-    assert numpy_stacks.run(model, params, np.zeros((7, 5), dtype)) is None
+# The loss by index.
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
