@@ -165,10 +165,6 @@ def _ignore(stage: str, step: int, values: dict[str, Any]) -> None:
     """Listen to no stage."""
 
 
-def _unheard(stage: str, **values: Any) -> None:
-    """Record no stage."""
-
-
 def start(
     plan: Plan,
     params: Sequence[Array],
@@ -206,44 +202,38 @@ def train_step(
     gradients, unless they are given up with ``reuse``: then a global clip may take their memory.
     """
     step = state.step
-
-    def record(stage: str, **values: Any) -> None:
-        on_stage(stage, step, values)
-
-    if on_stage is _ignore:
-        record = _unheard
     grads = _masked(plan, _accumulate(micro_grads, plan.accumulate), state.masks)
-    record("accumulate", grads=grads)
+    on_stage("accumulate", step, {"grads": grads})
     grads = _divided(grads, plan.scale(step))
-    record("unscale", grads=grads)
+    on_stage("unscale", step, {"grads": grads})
     grads = _add_penalty(plan, state.params, grads)
     # New masks may be chosen by the gradients as they are before the clip.
     total_norm, clip = plan.measured(grads, reuse=reuse and plan.prune is None)
     if state.params and not present(grads):
         total_norm = _zero(state.params)
-    record("penalty", grads=grads, total_norm=total_norm)
+    on_stage("penalty", step, {"grads": grads, "total_norm": total_norm})
     # A norm overflows, in the end, where no gradient does; only then are they looked at one by one.
     finite = math.isfinite(total_norm) or all_finite(grads)
-    record("finite_check", skipped=not finite)
+    on_stage("finite_check", step, {"skipped": not finite})
     if not finite:
-        record("record", params=state.params, masks=state.masks)
+        on_stage("record", step, {"params": state.params, "masks": state.masks})
         return replace(state, step=step + 1)
     clipped = clip()
-    record("clip", grads=clipped)
+    on_stage("clip", step, {"grads": clipped})
     lr = plan.lr(step)
     params, optimizer_state = plan.stepper.update(state.params, clipped, state.optimizer, lr=lr)
-    record("update", params=params)
+    on_stage("update", step, {"params": params})
     if plan.prox is not None:
         prox = _named(PROXES, plan.prox, "prox")
         params = prox(params, **_options(plan.prox), step=lr)
-        record("prox", params=params)
+        on_stage("prox", step, {"params": params})
     masks = _new_masks(plan, step, params, grads, state.masks)
-    record("mask_schedule", masks=masks)
+    on_stage("mask_schedule", step, {"masks": masks})
     if present(masks):
         params = [p if m is None else apply_mask(p, m) for p, m in zip(params, masks, strict=True)]
         optimizer_state = optimizers.mask_state(optimizer_state, masks)
-    record("mask", params=params)
-    record("record", params=params, masks=masks)
+    on_stage("mask", step, {"params": params})
+    on_stage("record", step, {"params": params, "masks": masks})
     return State(params, optimizer_state, masks, step + 1, state.running)
 
 

@@ -255,7 +255,7 @@ def _topic(recurrent: bool) -> Topic:
               _loss(recurrent), ("limit",)),
         Stage("norm", "The norm, the threshold, and the steps that were clipped", TEXTS[name][1],
               r"n = \lVert g \rVert \quad \hat g = g \cdot \min\left(1, \frac{c}{n}\right)",
-              (excerpt(trainer.train_step, "total_norm, clip =", 'record("penalty"'),
+              (excerpt(trainer.train_step, "total_norm, clip =", 'on_stage("penalty"'),
                excerpt(clipping.measure_global_norm, "scale = clipper")), source,
                    _norm(recurrent), ("limit",)),
         Stage("accuracy", "What it buys", TEXTS[name][2], r"a = \frac{\text{right}}{\text{all}}",

@@ -187,30 +187,31 @@ def topic() -> Topic:
         ("accumulate", "Accumulate the micro-batches", """A batch that does not fit is cut into
             micro-batches; their gradients are averaged (or added), so that the step is the one the
             whole batch would have given.""",
-            r"g = \frac{1}{m} \sum_{j} g^{(j)}", (excerpt(step, "grads = _masked", 'record("accumulate"'),),
+            r"g = \frac{1}{m} \sum_{j} g^{(j)}", (excerpt(step, "grads = _masked", 'on_stage("accumulate"'),),
                 _accumulate),
         ("unscale", "Undo the loss scale", """In low precision the loss is multiplied by a large
             number so that small gradients do not vanish. Here it is divided out again.""",
-            r"g = \frac{g}{s}", (excerpt(step, "grads = _divided", 'record("unscale"'),), _unscale),
+            r"g = \frac{g}{s}", (excerpt(step, "grads = _divided", 'on_stage("unscale"'),), _unscale),
         ("finite", "Is everything finite?", """One infinite or NaN element, and the step would
             poison all weights. So it is skipped, and nothing changes. It is the only question the
             step asks of the device.""",
             r"n = \lVert g \rVert < \infty", (excerpt(step, "finite = math", "return replace"),), _finite),
         ("clip", "Clip", "The global-norm clip; its own page takes it apart.",
             r"\hat g = g \cdot \min\left(1, \frac{c}{n}\right)", (excerpt(step, "clipped = clip()",
-                'record("clip"'),), _clip),
+                'on_stage("clip"'),), _clip),
         ("update", "Update", "The optimiser sees the clipped gradient, never the raw one.",
-            r"w \leftarrow w - \Delta", (excerpt(step, "lr = plan.lr", 'record("update"'),), _update),
+            r"w \leftarrow w - \Delta", (excerpt(step, "lr = plan.lr", 'on_stage("update"'),), _update),
         ("mask", "Mask", "Pruned weights go back to +0.0, and so does what the optimiser remembers of them.",
             r"w \leftarrow w \;\text{if}\; m \;\text{else}\; 0",
-            (excerpt(step, "params = [p if m is None", 'record("mask"'), excerpt(optimizers.mask_state,
+            (excerpt(step, "params = [p if m is None", 'on_stage("mask"'), excerpt(optimizers.mask_state,
                 'if name != "step"', "for array")), _mask),
         ("watch", "Watch any run yourself", """`on_stage` is a function that the trainer calls with
             the name of each stage, the step, and what came out. This page is made with `Trace`,
             which keeps everything. The lines below watch the norm of a run of your own: put them into
             your program.""",
             r"\text{listen}(\text{stage}, \text{step}, \text{values})",
-            (YOURS, excerpt(trainer.Trace.__call__, "self.records"), excerpt(step, "on_stage(stage")), _watch),
+            (YOURS, excerpt(trainer.Trace.__call__, "self.records"), excerpt(step, 'on_stage("penalty"')),
+                _watch),
     )  # fmt: skip
     return Topic("step", "One whole training step", LEAD, tuple(
         Stage(name, title, text, formula, code, source, fill, both) for name, title, text, formula, code,
