@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 from operator import is_
 from typing import Any
 
@@ -30,20 +31,13 @@ class Cut:
         for place, array in enumerate(given):
             groups.setdefault(array.dtype, []).append(place)
         self.groups = list(groups.values())
-        self.sizes: list[int] = []
-        self.pieces: list[Any] = [None] * len(given)
+        self.cutters, self.sizes = [], []
         for group in self.groups:
-            start = 0
-            for place in group:
-                shape = given[place].shape
-                stop = start + math.prod(shape)
-                flat = shape == (stop - start,)
-                self.pieces[place] = len(self.sizes), slice(start, stop), None if flat else shape
-                start = stop
-            self.sizes.append(start)
+            shapes = [tuple(given[place].shape) for place in group]
+            self.cutters.append(cutter(xp, shapes))
+            self.sizes.append(sum([math.prod(shape) for shape in shapes]))
         self.last_stack: Any = None
         """What :mod:`refimpl.numpy_stacks` has found out of lists that are cut so."""
-        self.reshape = numpy_forms.reshape if arrays.is_numpy(xp) else xp.reshape
 
     def join(self, given: Sequence[Array]) -> list[Array]:
         """Return the flat arrays that hold a list of these shapes; those of a bundle are there already."""
@@ -60,12 +54,23 @@ class Cut:
 
     def part(self, wholes: list[Array]) -> Bundle:
         """Return the list of which these are the flat arrays."""
-        reshape = self.reshape
-        views = [
-            wholes[of][where] if shape is None else reshape(wholes[of][where], shape)
-            for of, where, shape in self.pieces
-        ]
+        if len(wholes) == 1:
+            return Bundle(self.cutters[0](wholes[0]), wholes, self)
+        views: list[Any] = [None] * sum([len(group) for group in self.groups])
+        for group, cut, whole in zip(self.groups, self.cutters, wholes, strict=True):
+            for place, view in zip(group, cut(whole), strict=True):
+                views[place] = view
         return Bundle(views, wholes, self)
+
+
+def cutter(xp: Namespace, shapes: Sequence[tuple[int, ...]]) -> Callable[[Array], list[Array]]:
+    """Return a function that cuts a flat array into views of these shapes, which lie one after the other."""
+    if arrays.is_numpy(xp):
+        return numpy_forms.cutter(shapes)
+    stops = list(accumulate([math.prod(shape) for shape in shapes]))
+    pieces = [slice(*ends) for ends in pairwise([0, *stops])]
+    pairs = list(zip(pieces, shapes, strict=True))
+    return lambda whole: [xp.reshape(whole[piece], shape) for piece, shape in pairs]
 
 
 class Bundle(list[Array]):

@@ -10,7 +10,7 @@ page faults than the arithmetic that fills it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -266,8 +266,19 @@ def join(arrays: Sequence[Any]) -> Any:
     return np.concatenate(arrays, axis=None)
 
 
-reshape = np.ndarray.reshape
-"""The method, without what the function of the standard does around it."""
+def cutter(shapes: Sequence[tuple[int, ...]]) -> Callable[[Any], list[Any]]:
+    """Return :func:`refimpl.bundles.cutter`: the fields of a record are made faster than slices."""
+
+    @cache
+    def record(dtype: Any) -> Any:
+        return np.dtype([(str(number), dtype, shape) for number, shape in enumerate(shapes)])
+
+    def cut(whole: Any) -> list[Any]:
+        fields = np.ndarray((), record(whole.dtype), whole)
+        return [fields[name] for name in names]
+
+    names = [str(number) for number in range(len(shapes))]
+    return cut
 
 
 def where_or_zero(kept: Any, array: Any) -> Any:

@@ -84,9 +84,11 @@ def optimizer(
         else:
             pairs = zip(state["step"], grads, strict=True)
             steps = [step + (count_absent or grad is not None) for step, grad in pairs]
-        groups: Iterable[Group] = _groups(steps, grads, before)
+        groups: Iterable[Group]
         if known is not None and steps.count(steps[0]) == len(steps):
             groups = [(range(len(steps)), *known)]
+        else:
+            groups = _groups(steps, grads, before)
         results: list[tuple[Sequence[int], list[Any]]] = []
         for places, joined, part in groups:
             xp = namespace(joined[0][0], joined[1][0])
