@@ -230,8 +230,8 @@ def sum_of_squares(xp: Namespace, arrays: Sequence[Array], dtype: DType) -> floa
     return numpy_forms.sum_of_squares(arrays, dtype) if is_numpy(xp) else None
 
 
-def usual_factor(xp: Namespace, norm: Array, limit: Array | float) -> float | None:
-    """Return min(1, limit/norm) where nothing is at an edge and it can be told cheaply, else None."""
+def usual_factor(xp: Namespace, norm: Array, limit: float) -> float | None:
+    """Return min(1, limit/norm) of a 0-d norm where it is at no edge, and can be told cheaply, else None."""
     return numpy_forms.usual_factor(norm, limit) if is_numpy(xp) else None
 
 

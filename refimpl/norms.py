@@ -209,19 +209,20 @@ def clipper(
     if c == 0 and clip.zero_limit == "disabled":
         return unchanged
     xp = namespace(norm.norm)
-    dtype = norm.mantissa.dtype
-    if limit is None and dtype == xp.float32 and c < math.inf:
-        # rounded to float32 it could become infinite, and so another limit
-        c = min(c, _LARGEST_FLOAT32)
-    usual = _usual(xp, norm, c if limit is None else limit, clip)
-    if usual == 1:
-        return unchanged
+    usual = None
+    if limit is None:
+        if norm.mantissa.dtype == xp.float32 and c < math.inf:
+            # rounded to float32 it could become infinite, and so another limit
+            c = min(c, _LARGEST_FLOAT32)
+        usual = _usual(xp, norm, c, clip)
+        if usual == 1:
+            return unchanged
+        limit = scalar(xp, c, norm.mantissa)
     if usual is None:
-        limit = scalar(xp, c, norm.norm, dtype) if limit is None else limit
         with quiet(xp):
             small, coefficient = factors(xp, norm, limit, clip)
     else:
-        small, coefficient = (scalar(xp, part, norm.norm, dtype) for part in (1.0, usual))
+        small, coefficient = scalar(xp, 1.0, limit), scalar(xp, usual, limit)
     bound = binding(xp, (small, coefficient))
     if not bound:
         return unchanged
@@ -286,7 +287,7 @@ def factors(xp: Namespace, norm: ScaledNorm, c: Array, clip: NormClip) -> tuple[
     return first, _guard_nonfinite(xp, n, c, second, clip)
 
 
-def _usual(xp: Namespace, norm: ScaledNorm, c: Array | float, clip: NormClip) -> float | None:
+def _usual(xp: Namespace, norm: ScaledNorm, c: float, clip: NormClip) -> float | None:
     """Return the factor c/n, or 1, where nothing is at an edge and it can be told cheaply, else None."""
     if norm.scale is not None or clip.eps_at != "none" or clip.at_equal != clip.below_limit:
         return None

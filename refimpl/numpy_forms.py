@@ -352,10 +352,10 @@ def ones(count: int, dtype: Any) -> Any:
     return np.ones(count, dtype)
 
 
-def usual_factor(norm: Any, limit: Any) -> float | None:
-    """Return min(1, limit/norm) for a norm (0-d) and a number or 0-d array; None if it needs more care."""
+def usual_factor(norm: Any, limit: float) -> float | None:
+    """Return min(1, limit/norm) for a norm that is 0-d; None if it needs more care than that."""
     tiny, largest = _RANGE.get(norm.dtype.itemsize, (0.0, 0.0))
-    if norm.ndim or getattr(limit, "ndim", 0):
+    if norm.ndim:
         return None
     # NumPy compares two 0-d arrays ten times as slowly as Python their numbers.
     n, c = float(norm), float(norm.dtype.type(limit))
