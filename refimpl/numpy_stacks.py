@@ -1,14 +1,15 @@
-"""A model of nothing but dense layers and ReLU, with small NumPy arrays, in few operations.
+"""A model of dense layers and ReLU, flattened first or not, with small NumPy arrays, in few operations.
 
 Such a model takes less time to compute than to be asked about layer by layer: NumPy needs a
 microsecond to begin, Python one for a handful of calls. Here the layers are one loop, and their
 gradients are written where they will lie side by side, as a :class:`refimpl.bundles.Bundle`. It is
-what :func:`refimpl.models.run` does with ``dense`` and ``relu``, operation by operation, and has
-the same bits: ``tests/refimpl/test_numpy_stacks.py``.
+what :func:`refimpl.models.run` does with ``flatten``, ``dense`` and ``relu``, operation by operation,
+and has the same bits: ``tests/refimpl/test_numpy_stacks.py``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
@@ -21,7 +22,7 @@ from .layers.checks import check_upstream
 from .numpy_forms import BITS, column_sums
 from .numpy_products import SMALL
 
-RELU = {"operation": "layer.relu"}
+FLATTEN, RELU = {"operation": "layer.flatten"}, {"operation": "layer.relu"}
 
 _ZEROS = {np.dtype(name): np.zeros((), name) for name in ("float32", "float64")}
 """NumPy takes longer to make an array of a number than to add it."""
@@ -35,7 +36,10 @@ def run(
     layers = _layers(model, params, x) if known is None else _layers_again(model, known, x)
     if layers is None:
         return None
-    dtype, zero = x.dtype, _ZEROS[x.dtype]
+    dtype, zero, shape = x.dtype, _ZEROS[x.dtype], x.shape
+    flattened = model[0] == FLATTEN
+    if flattened:
+        x = x.reshape(_flat(shape))
     remaining = iter(params)
     # Of each layer the input and the weight; of ReLU the output, which says as well what passed.
     kept: list[tuple[Any, Any]] = []
@@ -68,30 +72,39 @@ def run(
             place -= 2
             given.T.dot(dy, grads[place])
             column_sums(dy, grads[place + 1])
-            dy = dy.dot(weight.T) if number or with_dx else None
-        return dy, grads
+            dy = dy.dot(weight.T) if number or flattened or with_dx else None
+        return dy.reshape(shape) if flattened else dy, grads
 
     return y, backprop
 
 
 def _layers(model: Sequence[Mapping[str, Any]], params: Sequence[Any], x: Any) -> list[bool] | None:
-    """Return of each layer whether it is dense, and not ReLU; None if the model has another or is not small."""
+    """Return of each layer but the flattening whether it is dense, and not ReLU.
+
+    None if the model has another, if something does not fit, or if it is not small.
+    """
     dtype, shape, remaining = x.dtype, x.shape, list(params)
-    if dtype not in _ZEROS or len(shape) != 2 or not params:
+    if dtype not in _ZEROS or not shape or not params or not model:
         return None
+    flattened = model[0] == FLATTEN
+    shape = _flat(shape) if flattened else shape
     layers = []
-    for layer in model:
+    for layer in model[flattened:]:
         layers.append(layer != RELU)
         if layer == RELU:
             continue
         if layer["operation"] != "layer.dense" or len(layer) > 2 or len(remaining) < 2:
             return None
         weight, bias, *remaining = remaining
-        fits = weight.shape == (shape[1], *bias.shape) and bias.ndim == 1
+        fits = weight.shape == (*shape[1:], *bias.shape) and bias.ndim == len(shape) - 1 == 1
         if not fits or not weight.dtype == bias.dtype == dtype or len(x) * weight.size >= SMALL:
             return None
         shape = (len(x), *bias.shape)
     return None if remaining else layers
+
+
+def _flat(shape: tuple[int, ...]) -> tuple[int, int]:
+    return shape[0], math.prod(shape[1:])
 
 
 def _layers_again(model: Sequence[Mapping[str, Any]], params: Bundle, x: Any) -> list[bool] | None:

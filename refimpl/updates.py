@@ -78,13 +78,10 @@ def optimizer(
         checks.same_length("params", params, "grads", grads)
         checks.same_length("params", params, "the state", state["step"])
         before = [params, *[state[name] for name in slots]]
-        known = bundled_already(grads, *before)
-        if known is not None:  # then none is absent
-            steps = [step + 1 for step in state["step"]]
-        else:
-            pairs = zip(state["step"], grads, strict=True)
-            steps = [step + (count_absent or grad is not None) for step, grad in pairs]
+        pairs = zip(state["step"], grads, strict=True)
+        steps = [step + (count_absent or grad is not None) for step, grad in pairs]
         groups: Iterable[Group]
+        known = bundled_already(grads, *before)
         if known is not None and steps.count(steps[0]) == len(steps):
             groups = [(range(len(steps)), *known)]
         else:

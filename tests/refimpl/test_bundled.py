@@ -126,7 +126,7 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch, function: Any) -> Any:
 
 
 def trajectory(
-    optimizer: Any, dtypes: list[str], absent: dict[int, int]
+    optimizer: Any, dtypes: list[str], absent: dict[int, int], join: bool = False
 ) -> tuple[list[Any], dict[str, Any]]:
     params = small(1, dtypes)
     state = optimizer.init(params)
@@ -134,6 +134,8 @@ def trajectory(
         given: list[Any] = small(10 + step, dtypes)
         if step in absent:
             given[absent[step]] = None
+        elif join and isinstance(params, bundles.Bundle):
+            given = params.cut.part(params.cut.join(given))
         params, state = optimizer.update(params, given, state, lr=0.1 / (step + 1))
     return params, state
 
@@ -151,11 +153,12 @@ DTYPES = {"one dtype": ["float32"] * 5, "two": ["float64", "float32", "float64",
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("dtypes", DTYPES)
 @pytest.mark.parametrize("absent", [{}, {1: 0, 3: 4}], ids=["all present", "two absent"])
+@pytest.mark.parametrize("join", [False, True], ids=["each gradient", "joined gradients"])
 def test_an_optimizer_moves_joined_arrays_as_it_moves_each(
-    name: str, dtypes: str, absent: dict[int, int], monkeypatch: pytest.MonkeyPatch
+    name: str, dtypes: str, absent: dict[int, int], join: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run() -> Any:
-        return trajectory(OPTIMIZERS[name], DTYPES[dtypes], absent)
+        return trajectory(OPTIMIZERS[name], DTYPES[dtypes], absent, join)
 
     (params, state), (expected, known) = run(), one_by_one(monkeypatch, run)
     assert state.keys() == known.keys()

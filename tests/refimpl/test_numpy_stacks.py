@@ -24,10 +24,13 @@ def same_bits(one: Any, other: Any) -> None:
 
 
 DENSE, RELU = {"operation": "layer.dense", "units": 1}, {"operation": "layer.relu"}
+FLATTEN = {"operation": "layer.flatten"}
 STACKS: dict[str, list[dict[str, Any]]] = {
     "two layers": [DENSE, RELU, DENSE],
     "only dense": [DENSE, DENSE],
     "relu first and last": [RELU, DENSE, DENSE, RELU],
+    "flattened": [FLATTEN, DENSE, RELU, DENSE],
+    "flattened, relu first": [FLATTEN, RELU, DENSE, DENSE],
 }
 
 
@@ -54,6 +57,8 @@ def test_a_stack_of_dense_layers(
     x = normal(9, (rows, 5), dtype)
     if rows > 1:
         x[0, :3], x[1, 0] = [0.0, -0.0, np.nan], np.inf
+    if FLATTEN in STACKS[name]:
+        x = x.reshape(1, 5, rows).transpose(2, 0, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         assert numpy_stacks.run(STACKS[name], params, x) is not None
@@ -90,6 +95,8 @@ def test_whoever_gets_the_output_of_a_stack_may_write_to_it(name: str) -> None:
         ([DENSE, DENSE], [(5, 4), (4,)], "float32"),
         ([DENSE], [(5, 4), (4,)], "float16"),
         ([DENSE], [(5, 2**18), (2**18,)], "float32"),
+        ([DENSE, FLATTEN, DENSE], [(5, 4), (4,), (4, 3), (3,)], "float32"),
+        ([], [(5, 4), (4,)], "float32"),
     ],
     ids=[
         "no-parameter",
@@ -101,6 +108,8 @@ def test_whoever_gets_the_output_of_a_stack_may_write_to_it(name: str) -> None:
         "too-few",
         "16-bits",
         "large",
+        "flattened-later",
+        "no-layer",
     ],
 )
 def test_what_is_no_small_stack(model: Any, shapes: Any, dtype: str) -> None:
