@@ -161,6 +161,12 @@ def where_or_zero(xp: Namespace, kept: Array, array: Array) -> Array:
     return xp.where(kept, array, xp.zeros_like(array))
 
 
+def absolute(array: Array) -> Array:
+    """Return the absolute value of a real array."""
+    xp = namespace(array)
+    return numpy_forms.absolute(array) if is_numpy(xp) else xp.abs(array)
+
+
 def at_least_zero(xp: Namespace, array: Array) -> Array:
     """Return max(array, 0), NaN where it is NaN, and never -0.0."""
     if is_numpy(xp):

@@ -132,7 +132,7 @@ def all_but_smallest(arrays: Sequence[Any], k: int) -> list[Any]:
 
 def _at_least(array: Any, low: Any, high: Any) -> tuple[Any, Any, Any, int]:
     """Return a mask of what is not below, where and what lies from low to high, and the mask's count."""
-    kept, between, count = np.empty(array.shape, np.bool), [np.zeros(0, np.intp)], 0
+    kept, between, count = empty(array.shape, np.bool), [np.zeros(0, np.intp)], 0
     for start in range(0, array.shape[0], AT_ONCE):
         part, above = (each[start : start + AT_ONCE] for each in (array, kept))
         np.greater_equal(part, low, out=above)
@@ -286,7 +286,18 @@ def where_or_zero(kept: Any, array: Any) -> Any:
     unsigned = BITS.get(array.dtype.itemsize)
     if unsigned is None or array.dtype.kind == "c":
         return np.where(kept, array, np.zeros_like(array))
-    return np.asarray(np.multiply(array.view(unsigned), kept)).view(array.dtype)
+    out = _room(array, unsigned)
+    return np.asarray(np.multiply(array.view(unsigned), kept, out=out)).view(array.dtype)
+
+
+def absolute(array: Any) -> Any:
+    """Return :func:`refimpl.arrays.absolute`, written where something else has been."""
+    return np.absolute(array, out=_room(array, array.dtype))
+
+
+def _room(array: Any, dtype: Any) -> Any:
+    """Return memory for a result of an array's shape; None where NumPy had better say how it lies."""
+    return empty(array.shape, dtype) if array.ndim and array.flags.c_contiguous else None
 
 
 def scalar(value: float, dtype: Any) -> Any:

@@ -17,6 +17,7 @@ from . import checks
 from .arrays import (
     Array,
     Namespace,
+    absolute,
     accumulation_dtype,
     astype,
     each,
@@ -35,7 +36,7 @@ def magnitude(weights: Arrays) -> list[Array | None]:
     Raises ValueError for weights that are not real floating-point numbers.
     Source: Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks".
     """
-    return _each(lambda w: abs(w), ("weights", weights))
+    return _each(absolute, ("weights", weights))
 
 
 def gradient(grads: Arrays) -> list[Array | None]:
@@ -43,7 +44,7 @@ def gradient(grads: Arrays) -> list[Array | None]:
 
     Raises ValueError for gradients that are not real floating-point numbers.
     """
-    return _each(lambda g: abs(g), ("grads", grads))
+    return _each(absolute, ("grads", grads))
 
 
 def taylor(weights: Arrays, grads: Arrays, *, form: str = "absolute") -> list[Array | None]:

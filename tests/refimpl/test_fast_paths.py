@@ -21,6 +21,7 @@ from refimpl import (
     trainer,
 )
 from refimpl.arrays import (
+    absolute,
     all_but_smallest,
     any_nan,
     column_sums,
@@ -152,23 +153,51 @@ def test_any_nan(where: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
 DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64, np.complex64, np.int8]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("layout", ["C", "F", "strided", "0-d", "empty"])
-def test_where_or_zero(dtype: Any, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+LAYOUTS = ["C", "F", "strided", "0-d", "empty", "large"]
+
+
+def laid_out(array: Any, layout: str) -> Any:
+    if layout == "F":
+        return np.asfortranarray(array)
+    if layout == "strided":
+        return array[::2, 1::3]
+    if layout == "0-d":
+        return array[0, 2, ...]
+    if layout == "empty":
+        return array[:0]
+    return np.tile(array, (2**13, 1)) if layout == "large" else array
+
+
+def with_edges(dtype: Any) -> Any:
     values = normal(20, (6, 10)) * 50
     if dtype != np.int8:
         values[0, :4] = [np.nan, np.inf, -np.inf, -0.0]
-    x, kept = values.astype(dtype), normal(21, (6, 10)) > 0
-    if layout == "F":
-        x = np.asfortranarray(x)
-    if layout == "strided":
-        x, kept = x[::2, 1::3], kept[::2, 1::3]
-    if layout == "0-d":
-        x, kept = x[0, 2, ...], kept[0, 2, ...]
-    if layout == "empty":
-        x, kept = x[:0], kept[:0]
+    return values.astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_where_or_zero(dtype: Any, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, kept = laid_out(with_edges(dtype), layout), laid_out(normal(21, (6, 10)) > 0, layout)
     fast = where_or_zero(np, kept, x)
     same_bits(fast, portable(monkeypatch, lambda: where_or_zero(np, kept, x)))
+    assert not np.shares_memory(fast, where_or_zero(np, kept, x))
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:4])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_absolute(dtype: Any, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = laid_out(with_edges(dtype), layout)
+    fast = absolute(x)
+    same_bits(fast, portable(monkeypatch, lambda: absolute(x)))
+    assert not np.shares_memory(fast, absolute(x))
+
+
+def test_large_results_take_memory_that_nobody_uses_any_more() -> None:
+    x = normal(22, (2**8, 2**9))
+    for function in (absolute, lambda array: where_or_zero(np, array > 0, array)):
+        before = function(x).__array_interface__["data"]
+        assert function(x).__array_interface__["data"] == before
 
 
 def test_relu(monkeypatch: pytest.MonkeyPatch) -> None:
