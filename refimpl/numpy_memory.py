@@ -49,6 +49,14 @@ def zeros(shape: Sequence[int], dtype: Any) -> Any:
     return array
 
 
+def release() -> None:
+    """Give back to the system whatever waits for its next use."""
+    with _lock:
+        for blocks in _blocks.values():
+            for index in reversed(_unused(blocks)):
+                del blocks[index]
+
+
 class Scratch:
     """Memory of one thread for what is soon written over: for each name the same, so it stays in the cache."""
 

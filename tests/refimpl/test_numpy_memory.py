@@ -76,6 +76,16 @@ def test_no_more_than_so_much_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept() <= 3 * SIZE
 
 
+def test_what_waits_can_be_given_back_and_nothing_else() -> None:
+    held, waiting = empty(SHAPE, np.float32), empty((300, 401), np.float32)
+    held[...] = 3
+    del waiting
+    numpy_memory.release()
+    assert kept() == SIZE
+    empty(SHAPE, np.float32)[...] = 4
+    assert (held == 3).all()
+
+
 def test_threads_get_memory_of_their_own() -> None:
     def work(number: int) -> bool:
         good = True
