@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 
 import array_api_compat
 
-from . import numpy_forms, numpy_products
+from . import numpy_forms, numpy_products, numpy_selection
 
 Array: TypeAlias = Any
 """Any array-API array. The standard has no common base class, hence ``Any``."""
@@ -120,7 +120,7 @@ def smallest(xp: Namespace, keys: Sequence[Array], k: int) -> Array:
     ties); among equals, which -0.0 and +0.0 are, the lowest index is the smallest. Keys must not
     hold NaN: the standard does not say where a sort puts it.
     """
-    return numpy_forms.smallest(keys, k) if is_numpy(xp) else ranks(xp, keys) < k
+    return numpy_selection.smallest(keys, k) if is_numpy(xp) else ranks(xp, keys) < k
 
 
 def all_but_smallest(xp: Namespace, arrays: Sequence[Array], k: int) -> list[Array]:
@@ -129,7 +129,7 @@ def all_but_smallest(xp: Namespace, arrays: Sequence[Array], k: int) -> list[Arr
     The arrays, of any shapes and one dtype, count as one that holds them in turn, in C order.
     """
     if is_numpy(xp):
-        return numpy_forms.all_but_smallest(arrays, k)
+        return numpy_selection.all_but_smallest(arrays, k)
     joined = xp.concat([xp.reshape(array, (-1,)) for array in arrays])
     kept, masks, start = ~smallest(xp, [joined], k), [], 0
     for array in arrays:
