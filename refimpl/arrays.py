@@ -210,11 +210,6 @@ def matmul(xp: Namespace, a: Array, b: Array) -> Array:
     return numpy_products.product(a, b) if is_numpy(xp) else xp.matmul(a, b)
 
 
-def column_sums(xp: Namespace, matrix: Array) -> Array:
-    """Return the sum of each column of a matrix (float32 or float64), whose terms may be added in any order."""
-    return numpy_forms.column_sums(matrix) if is_numpy(xp) else xp.sum(matrix, axis=0)
-
-
 def any_nan(xp: Namespace, array: Array) -> bool:
     """Say whether an element is NaN. Reads one value from the device."""
     return numpy_forms.any_nan(array) if is_numpy(xp) else bool(xp.any(xp.isnan(array)))

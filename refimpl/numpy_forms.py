@@ -47,10 +47,6 @@ ROWS = 2**9
 EVEN = 2**5
 """Rows of a multiple of so many squares leave no odd ones, which take as long as many."""
 
-
-ONE_THREAD_UP_TO = 2**13
-"""OpenBLAS may divide a larger matrix times a vector among threads, and its bits depend on how many."""
-
 KEPT = 16
 """So many small arrays that depend on shapes alone are kept."""
 
@@ -264,19 +260,6 @@ def cross_entropies(logits: Any, targets: Any) -> tuple[Any, Callable[[], Any]]:
 def _every(step: int, count: int) -> Any:
     """Return the first so many multiples of a number, not to be written to."""
     return np.arange(0, step * count, step)
-
-
-def column_sums(matrix: Any, out: Any = None) -> Any:
-    """Return :func:`refimpl.arrays.column_sums`, of a small matrix as a product, which begins sooner."""
-    if matrix.size > ONE_THREAD_UP_TO:
-        return np.add.reduce(matrix, 0, None, out)
-    return _ones(len(matrix), matrix.dtype).dot(matrix, out)
-
-
-@lru_cache(KEPT)
-def _ones(count: int, dtype: Any) -> Any:
-    """Return so many ones, not to be written to."""
-    return np.ones(count, dtype)
 
 
 def usual_factor(norm: Any, limit: float) -> float | None:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from .arrays import namespace
-from .bundles import Bundle, Cut, intact
+from .bundles import Bundle, cut_of, intact
 from .layers.checks import check_upstream
-from .numpy_forms import BITS, column_sums
+from .numpy_forms import BITS
 from .numpy_products import SMALL
 
 FLATTEN, RELU = {"operation": "layer.flatten"}, {"operation": "layer.relu"}
@@ -59,7 +59,7 @@ def run(
 
     def backprop(dy: Any, with_dx: bool = True) -> tuple[Any, list[Any]]:
         check_upstream(dy, y)
-        cut = Cut(namespace(y), params) if known is None else known.cut
+        cut = cut_of(namespace(y), params)
         grads, unsigned = cut.part([np.empty(cut.sizes[0], dtype)]), BITS[dtype.itemsize]
         place = len(grads)
         for number in range(len(kept) - 1, -1, -1):
@@ -71,7 +71,7 @@ def run(
                 continue
             place -= 2
             given.T.dot(dy, grads[place])
-            column_sums(dy, grads[place + 1])
+            np.add.reduce(dy, 0, None, grads[place + 1])
             dy = dy.dot(weight.T) if number or flattened or with_dx else None
         return dy.reshape(shape) if flattened else dy, grads
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from ..arrays import Array, accumulation_dtype, astype, column_sums, matmul, namespace
+from ..arrays import Array, accumulation_dtype, astype, matmul, namespace
 from .checks import check_real, check_shape, check_upstream
 
 Backprop: TypeAlias = Callable[..., tuple[Array, Array, Array | None]]
@@ -40,7 +40,7 @@ def dense(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, Ba
         wide_dy = astype(xp, dy, work)
         dx = astype(xp, matmul(xp, wide_dy, wide_weight.T), given) if with_dx else None
         dweight = matmul(xp, wide_x.T, wide_dy)
-        dbias = None if bias is None else astype(xp, column_sums(xp, wide_dy), given)
+        dbias = None if bias is None else astype(xp, xp.sum(wide_dy, axis=0), given)
         return dx, astype(xp, dweight, given), dbias
 
     return y, backprop

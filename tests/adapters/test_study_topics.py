@@ -207,8 +207,7 @@ def test_the_recurrent_network_diverges_without_clipping_and_converges_with_it()
     assert np.mean(clipped.loss[-10:]) < 0.3
     assert without.accuracy[-1][1] < 0.5
     assert clipped.accuracy[-1][1] > 0.9
-    # How far it runs depends on the last bits of every step; ten times the threshold is far.
-    assert max(without.norm) > 10
+    assert max(without.norm) > 50
     assert 0 < clipped.clipped(1.0) < len(clipped.norm)
 
 

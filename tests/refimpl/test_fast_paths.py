@@ -25,7 +25,6 @@ from refimpl.arrays import (
     absolute,
     all_but_smallest,
     any_nan,
-    column_sums,
     matmul,
     present,
     smallest,
@@ -618,28 +617,6 @@ def test_products_in_pieces(
     same_bits(*answers)
     assert answers[0].dtype == np.float32
     assert (abs(answers[0] - exact) <= 2 * k * UNIT["float32"] * size).all()
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("rows", [0, 1, 50, 1000])
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_column_sums(dtype: str, rows: int, order: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    matrix = np.asarray(normal(101, (rows, 9), dtype), order=order)
-    bound = 2 * rows * UNIT[dtype] * abs(matrix).sum(axis=0)
-    if rows > 1:
-        matrix[1, 1], matrix[2, 2], matrix[3, 3], matrix[4, 3] = np.inf, np.nan, np.inf, -np.inf
-    with np.errstate(invalid="ignore"):
-        fast = column_sums(np, matrix)
-        known = portable(monkeypatch, lambda: column_sums(np, matrix))
-    assert (fast.dtype, fast.shape) == (known.dtype, known.shape) == (dtype, (9,))
-    if (
-        rows == 1000
-    ):  # there is no doubt about these bits: they do not depend on the threads of a library
-        same_bits(fast, known)
-    finite = np.isfinite(known)
-    assert finite.sum() == (9 if rows < 2 else 6)
-    np.testing.assert_array_equal(fast[~finite], known[~finite])
-    assert (abs(fast[finite] - known[finite]) <= bound[finite]).all()
 
 
 # The loss by index.
