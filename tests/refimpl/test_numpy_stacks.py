@@ -120,8 +120,8 @@ def test_what_is_no_small_stack(model: Any, shapes: Any, dtype: str) -> None:
 # What is found out of a model and of arrays that are cut so is kept until either changes.
 
 
-def joined(dtype: str = "float32") -> Any:
-    given = [normal(i, s, dtype) for i, s in enumerate([(5, 4), (4,), (4, 3), (3,)])]
+def joined() -> Any:
+    given = [normal(i, s) for i, s in enumerate([(5, 4), (4,), (4, 3), (3,)])]
     still = [np.zeros_like(p) for p in given]
     optimizer = optimizers.sgd(0.1)
     params, _ = optimizer.update(given, still, optimizer.init(given))
